@@ -1,0 +1,4 @@
+"""DenseDepth in plain PyTorch: network, losses, metrics, protocols, readers.
+
+Nothing here knows Ray, object storage or MLflow; every part runs in a notebook.
+"""

@@ -1,0 +1,1 @@
+"""Raw data sets, shards and the order in which they are read."""

@@ -1,0 +1,123 @@
+"""One picture with its depth: as a raw data set lists it, as a shard holds it, as arrays.
+
+``Frame`` (a line of a list) -> reader -> ``EncodedSample`` (bytes, what a shard holds) ->
+decode -> ``Sample`` (arrays).
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def safe_key(text: str) -> str:
+    """Make a key that every WebDataset reader keeps whole: letters, digits, ``_`` and ``-``.
+
+    WebDataset cuts a member's name at its first dot, and raw NYU names have dots.
+    """
+    return _UNSAFE.sub("-", text).strip("-")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a raw data set, listed and not yet read.
+
+    Attributes:
+        key: name, unique within the data set and made by ``safe_key``.
+        scene: what may not be cut in two by a validation split (a room, a drive).
+        image_path: the colour picture.
+        depth_path: the depth map (PNG), or the velodyne scan (``.bin``) it is projected from.
+        focal_px: horizontal focal length in pixels, where the list names one.
+    """
+
+    key: str
+    scene: str
+    image_path: Path
+    depth_path: Path
+    focal_px: float | None = None
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """A frame as a shard holds it: the source's own bytes wherever that loses nothing.
+
+    Attributes:
+        key: as in ``Frame``.
+        image: the colour picture's file, JPEG or PNG.
+        image_format: ``jpg`` or ``png``.
+        depth_png: grey PNG of 8 or 16 bits; 0 = no measurement.
+        depth_unit_m: metres per step of ``depth_png`` (10/255, 1/1000, 1/256 ...).
+        info: JSON-ready facts (data set, source path relative to its root, intrinsics).
+    """
+
+    key: str
+    image: bytes
+    image_format: Literal["jpg", "png"]
+    depth_png: bytes
+    depth_unit_m: float
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A frame as arrays.
+
+    Attributes:
+        key: as in ``Frame``.
+        image: colour, 0..255.
+        depth_m: metres; 0 = no measurement.
+        info: as in ``EncodedSample``.
+    """
+
+    key: str
+    image: UInt8[np.ndarray, "h w 3"]
+    depth_m: Float32[np.ndarray, "h w"]
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A line of a list that gave no frame, and why."""
+
+    line: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a reader found for one split."""
+
+    frames: tuple[Frame, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+
+class Reader(Protocol):
+    """A raw data set: lists its frames cheaply, reads one at a time.
+
+    A reader is a small picklable value: Ray carries it to the tasks that read.
+    """
+
+    def list_frames(self, split: Split) -> Listing:
+        """List a split without opening its pictures; the order is always the same.
+
+        Raises:
+            MissingDataError: the root or a list is not there.
+            EmptySplitError: the list gives no frame.
+        """
+        ...
+
+    def read(self, frame: Frame) -> EncodedSample:
+        """Read and check one frame.
+
+        Raises:
+            BadFrameError: a file is missing or corrupt, sizes differ, no pixel is measured.
+        """
+        ...

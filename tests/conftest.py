@@ -1,0 +1,18 @@
+"""Fixtures that every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def samples_root() -> Path:
+    """The folder with real NYU and KITTI frames; skips where there is none."""
+    root = os.environ.get("DEPTH_SAMPLES")
+    if not root:
+        pytest.skip("DEPTH_SAMPLES is not set: no real frames on this machine")
+    path = Path(root)
+    if not path.is_dir():
+        pytest.fail(f"DEPTH_SAMPLES={root} is not a folder")
+    return path
