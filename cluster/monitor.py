@@ -1,0 +1,155 @@
+"""One actor beside the driver: progress of every stage, and the only writer to MLflow of a run.
+
+Workers anywhere send to it and do not wait; the driver asks it what to show.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from cluster.tracking import Tracker, TrackingConfig
+
+
+class Progress(BaseModel):
+    """How far a stage is.
+
+    Attributes:
+        stage: the node's name, ``train.nyu``.
+        done: units done.
+        total: units in all; 0 = not known yet.
+        unit: what is counted, ``frames`` or ``steps``.
+        text: the latest figures, such as ``loss 0.213``.
+        elapsed_s: seconds since the stage's first word.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    done: float
+    total: float
+    unit: str
+    text: str
+    elapsed_s: float
+
+    def eta_s(self) -> float | None:
+        """Seconds left at the speed so far; None while nothing can be said."""
+        if self.total <= 0 or self.done <= 0:
+            return None
+        return self.elapsed_s * (self.total - self.done) / self.done
+
+
+class Monitor:
+    """The actor's body; also used as it is where there is no Ray."""
+
+    def __init__(self, tracking: TrackingConfig, artifact_root: Path | None = None) -> None:
+        self._config = (tracking, artifact_root)
+        self._tracker: Tracker | None = None
+        self._lock = threading.RLock()
+        self._progress: dict[str, Progress] = {}
+        self._started: dict[str, float] = {}
+
+    def progress(self, stage: str, done: float, total: float, unit: str, text: str) -> None:
+        """Note how far a stage is."""
+        started = self._started.setdefault(stage, time.monotonic())
+        self._progress[stage] = Progress(
+            stage=stage,
+            done=done,
+            total=total,
+            unit=unit,
+            text=text,
+            elapsed_s=time.monotonic() - started,
+        )
+
+    def say(self, stage: str, text: str) -> None:
+        """Replace the words beside a stage's progress, not its count."""
+        if stage in self._progress:
+            known = self._progress[stage]
+            elapsed_s = time.monotonic() - self._started[stage]
+            self._progress[stage] = known.model_copy(update={"text": text, "elapsed_s": elapsed_s})
+
+    def snapshot(self) -> dict[str, Progress]:
+        """Return the latest progress of each stage."""
+        return dict(self._progress)
+
+    def track(self, method: str, *args: Any) -> Any:
+        """Call a method of the tracker, one call at a time."""
+        with self._lock:
+            if self._tracker is None:
+                self._tracker = Tracker(*self._config)
+            return getattr(self._tracker, method)(*args)
+
+
+class MonitorHandle:
+    """A way to the monitor that can be sent anywhere: an actor's handle, or the object itself."""
+
+    def __init__(self, target: Any, remote: bool) -> None:
+        self._target = target
+        self._remote = remote
+
+    def progress(self, stage: str, done: float, total: float, unit: str, text: str = "") -> None:
+        """Note how far a stage is, without waiting."""
+        if self._remote:
+            self._target.progress.remote(stage, done, total, unit, text)
+        else:
+            self._target.progress(stage, done, total, unit, text)
+
+    def say(self, stage: str, text: str) -> None:
+        """Replace the words beside a stage's progress, without waiting."""
+        if self._remote:
+            self._target.say.remote(stage, text)
+        else:
+            self._target.say(stage, text)
+
+    def snapshot(self) -> dict[str, Progress]:
+        """Return the latest progress of each stage."""
+        result: dict[str, Progress] = self._wait("snapshot")
+        return result
+
+    def ensure_run(
+        self, key: str, name: str, parent_id: str | None = None, tags: Mapping[str, str] = {}
+    ) -> str:
+        """Return the id of the MLflow run with this key, made if need be."""
+        return str(self._wait("track", "ensure_run", key, name, parent_id, dict(tags)))
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Log parameters that the run does not have yet."""
+        self._wait("track", "log_params", run_id, dict(params))
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        self._wait("track", "set_tags", run_id, dict(tags))
+
+    def log_metrics(self, run_id: str, records: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Log (step, metrics) records without waiting; known steps are left out."""
+        if self._remote:
+            self._target.track.remote("log_metrics", run_id, list(records))
+        else:
+            self._target.track("log_metrics", run_id, list(records))
+
+    def log_dataset(self, run_id: str, name: str, digest: str, source: str, context: str) -> None:
+        """Say which data a run used."""
+        self._wait("track", "log_dataset", run_id, name, digest, source, context)
+
+    def log_bytes(self, run_id: str, path: str, data: bytes) -> None:
+        """Log a file among the run's artifacts."""
+        self._wait("track", "log_bytes", run_id, path, data)
+
+    def finish(self, run_id: str, status: str) -> None:
+        """End a run as FINISHED, FAILED or KILLED."""
+        self._wait("track", "finish", run_id, status)
+
+    def register_model(self, *args: Any) -> tuple[int, str]:
+        """Log a model and register it; see ``cluster.registry.register_model``."""
+        result: tuple[int, str] = self._wait("track", "register_model", *args)
+        return result
+
+    def _wait(self, method: str, *args: Any) -> Any:
+        if not self._remote:
+            return getattr(self._target, method)(*args)
+        import ray
+
+        return ray.get(getattr(self._target, method).remote(*args))

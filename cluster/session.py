@@ -1,0 +1,133 @@
+"""A connection to Ray: a cluster that is there, or one started on this machine for the run."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cluster.monitor import Monitor, MonitorHandle
+from cluster.tracking import TrackingConfig
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+EXCLUDES = [".git", ".venv", ".cache", "outputs", "benchmarks", "docs", "tests", "*.egg-info"]
+"""What a cluster's workers need not be sent."""
+
+
+class SessionConfig(BaseModel):
+    """Which Ray to use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str | None = Field(
+        None, description="auto, or HOST:PORT of a running cluster; none = start one here"
+    )
+    num_cpus: int | None = Field(
+        None, ge=1, description="logical CPUs of a Ray started here; none = the machine's"
+    )
+    object_store_mb: int = Field(
+        300, ge=80, description="shared memory of a Ray started here; bulk data does not pass it"
+    )
+
+
+class Session:
+    """An open connection; stages run as its tasks, on the driver's node."""
+
+    def __init__(self, tracking: TrackingConfig, artifact_root: Path | None) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(Monitor).options(
+            num_cpus=0, scheduling_strategy=here, max_concurrency=8, max_restarts=0
+        )
+        self._here = here
+        self.monitor = MonitorHandle(actor.remote(tracking, artifact_root), remote=True)
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Start a function as a task on this node, without claiming a CPU; returns its handle."""
+        import ray
+
+        task = ray.remote(function).options(
+            num_cpus=0, max_retries=0, scheduling_strategy=self._here
+        )
+        return task.remote(*args)
+
+    def wait(self, handles: Sequence[Any], timeout_s: float) -> list[Any]:
+        """Return the handles that are done, after at most ``timeout_s``."""
+        import ray
+
+        done, _ = ray.wait(list(handles), num_returns=len(handles), timeout=timeout_s)
+        return list(done)
+
+    def result(self, handle: Any) -> Any:
+        """Return what the function returned, or raise what it raised (its own error, not Ray's)."""
+        import ray
+        from ray.exceptions import RayTaskError
+
+        try:
+            return ray.get(handle)
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, Exception):
+                raise cause from error
+            raise
+
+    def cancel(self, handle: Any) -> None:
+        """Stop a task and the tasks that it started."""
+        import ray
+
+        ray.cancel(handle, force=False, recursive=True)
+
+    def logs(self) -> str:
+        """Where Ray's own logs are, for a failure's post-mortem."""
+        import ray
+
+        node: Any = ray._private.worker._global_node
+        return str(node.get_logs_dir_path()) if node else "the Ray dashboard"
+
+
+@contextlib.contextmanager
+def open_session(
+    config: SessionConfig, tracking: TrackingConfig, artifact_root: Path | None = None
+) -> Iterator[Session]:
+    """Connect to Ray, or start it; leave it as it was found.
+
+    Inside a Ray job the job's cluster is used whatever the configuration says.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or "RAY_ADDRESS" in os.environ
+    environment = {"env_vars": {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}}
+    if ray.is_initialized():
+        yield Session(tracking, artifact_root)
+        return
+    if inside_job or config.address:
+        if not inside_job:
+            environment |= {"working_dir": str(PROJECT_ROOT), "excludes": EXCLUDES}  # type: ignore[dict-item]
+        ray.init(
+            address=None if inside_job else config.address,
+            runtime_env=environment,
+            log_to_driver=False,
+            logging_level="warning",
+        )
+    else:
+        paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment["env_vars"]["PYTHONPATH"] = os.pathsep.join(paths)
+        ray.init(
+            num_cpus=config.num_cpus,
+            include_dashboard=False,
+            object_store_memory=config.object_store_mb * 2**20,
+            runtime_env=environment,
+            log_to_driver=False,
+            logging_level="warning" if sys.stderr.isatty() else "error",
+        )
+    try:
+        yield Session(tracking, artifact_root)
+    finally:
+        ray.shutdown()

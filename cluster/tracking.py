@@ -1,0 +1,158 @@
+"""MLflow: runs that a restart continues, metrics that no restart repeats.
+
+Every run has a key of ours in the tag ``depth.key``: asking for the same key again finds the same
+run. Nothing else in the project talks to MLflow.
+"""
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cluster.registry import register_model
+
+KEY_TAG = "depth.key"
+_MAX_BATCH = 900
+
+
+class TrackingConfig(BaseModel):
+    """Where runs are tracked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str = Field(
+        "", description="sqlite:///FILE or http(s)://SERVER; empty = outputs/mlflow.db"
+    )
+    experiment: str = Field("depth", description="MLflow experiment")
+
+
+class Tracker:
+    """One process's way to MLflow; the monitor's actor holds the only one of a run."""
+
+    def __init__(self, config: TrackingConfig, artifact_root: Path | None = None) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        if config.uri.startswith("sqlite:///"):
+            Path(config.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        self._uri = config.uri
+        self._client = MlflowClient(tracking_uri=config.uri, registry_uri=config.uri)
+        self._last_steps: dict[str, dict[str, int]] = {}
+        experiment = self._client.get_experiment_by_name(config.experiment)
+        if experiment is None:
+            location = artifact_root.absolute().as_uri() if artifact_root else None
+            try:
+                self._experiment_id = self._client.create_experiment(config.experiment, location)
+            except MlflowException:  # another driver made it in the meantime
+                self._experiment_id = self._client.get_experiment_by_name(
+                    config.experiment
+                ).experiment_id
+        else:
+            self._experiment_id = experiment.experiment_id
+
+    def ensure_run(
+        self, key: str, name: str, parent_id: str | None = None, tags: Mapping[str, str] = {}
+    ) -> str:
+        """Return the id of the run with this key, made now or by an earlier attempt."""
+        found = self._client.search_runs(
+            [self._experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1
+        )
+        if found:
+            run_id = str(found[0].info.run_id)
+            self._client.update_run(run_id, status="RUNNING")
+            for tag, value in tags.items():
+                self._client.set_tag(run_id, tag, value)
+            return run_id
+        all_tags = {KEY_TAG: key, "mlflow.runName": name, **tags}
+        if parent_id:
+            all_tags["mlflow.parentRunId"] = parent_id
+        run = self._client.create_run(
+            self._experiment_id, start_time=int(time.time() * 1000), tags=all_tags, run_name=name
+        )
+        return str(run.info.run_id)
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Log parameters that the run does not have yet; MLflow's are immutable."""
+        from mlflow.entities import Param
+
+        known = self._client.get_run(run_id).data.params
+        new = [Param(k, str(v)[:6000]) for k, v in flat(params).items() if k not in known]
+        for start in range(0, len(new), 90):
+            self._client.log_batch(run_id, params=new[start : start + 90])
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags; a later value replaces an earlier one."""
+        for tag, value in tags.items():
+            self._client.set_tag(run_id, tag, value)
+
+    def log_metrics(self, run_id: str, records: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Log (step, metrics) records, leaving out steps that the run has already."""
+        from mlflow.entities import Metric
+
+        last = self._last_steps.setdefault(run_id, {})
+        now_ms = int(time.time() * 1000)
+        batch = []
+        for step, metrics in records:
+            for name, value in metrics.items():
+                if name not in last:
+                    last[name] = self._last_step(run_id, name)
+                if step > last[name] and math.isfinite(value):
+                    batch.append(Metric(name, float(value), now_ms, step))
+                    last[name] = step
+        for start in range(0, len(batch), _MAX_BATCH):
+            self._client.log_batch(run_id, metrics=batch[start : start + _MAX_BATCH])
+
+    def _last_step(self, run_id: str, name: str) -> int:
+        if name not in self._client.get_run(run_id).data.metrics:
+            return -1
+        return max(m.step for m in self._client.get_metric_history(run_id, name))
+
+    def log_dataset(self, run_id: str, name: str, digest: str, source: str, context: str) -> None:
+        """Say which data a run used; the digest is cut to MLflow's 36 characters."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=name,
+            digest=digest[:36],
+            source_type="object_store",
+            source=f'{{"url": "{source}"}}',
+        )
+        tags = [InputTag(key="mlflow.data.context", value=context)]
+        self._client.log_inputs(run_id, [DatasetInput(dataset, tags=tags)])
+
+    def log_bytes(self, run_id: str, path: str, data: bytes) -> None:
+        """Log a file among the run's artifacts; ``path`` may have folders."""
+        folder, _, name = path.rpartition("/")
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / name
+            file.write_bytes(data)
+            self._client.log_artifact(run_id, str(file), folder or None)
+
+    def register_model(self, run_id: str, *args: Any) -> tuple[int, str]:
+        """Log a model and register it; see ``cluster.registry.register_model``."""
+        return register_model(self._uri, self._client, run_id, *args)
+
+    def finish(self, run_id: str, status: str) -> None:
+        """End a run as FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(run_id, status)
+
+    def run_url(self, run_id: str) -> str:
+        """Where the run's page is, below the server's address."""
+        return f"#/experiments/{self._experiment_id}/runs/{run_id}"
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested tables to dotted keys."""
+    out: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            out.update(flat(value, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = value
+    return out

@@ -1,0 +1,196 @@
+"""NYU Depth v2 as files with lists: DenseDepth's folder and the BTS/AdaBins sync folders."""
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from densedepth.data.frame_files import encode_pair, source_name
+from densedepth.data.listing import (
+    FolderIndex,
+    ListingBuilder,
+    find_list,
+    find_root,
+    read_lines,
+    require_frames,
+)
+from densedepth.data.split import require_fraction, take_split
+from densedepth.errors import MissingDataError
+from densedepth.sample import EncodedSample, Frame, Listing, Split
+
+MILLIMETRE_M = 1 / 1000
+DENSEDEPTH_8_BIT_M = 10 / 255  # DenseDepth's training depth: 255 = 10 m
+_RECORDING = re.compile(r"^(?P<room>.+_\d{4})[a-z]?(_out)?$")
+
+
+def room_of(folder: str) -> str:
+    """Name the room of a folder: ``kitchen_0028a_out`` and ``kitchen_0028b`` are one kitchen.
+
+    NYU recorded some rooms in parts, told apart by a last letter.
+    """
+    found = _RECORDING.match(folder)
+    return found["room"] if found else folder
+
+
+@dataclass(frozen=True)
+class NyuDenseDepth:
+    """DenseDepth's folder: ``data/nyu2_train.csv`` and ``data/nyu2_test.csv``, JPEG and PNG.
+
+    Training depth is 8-bit (255 = 10 m) and test depth 16-bit (mm); which a file is, its own
+    header says.
+
+    Attributes:
+        root: the folder above ``data/``, or ``data/`` itself.
+        val_fraction: part of the training list that validates, in whole rooms.
+        seed: another seed takes other rooms.
+    """
+
+    root: str | Path
+    val_fraction: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_fraction("val_fraction", self.val_fraction)
+
+    def list_frames(self, split: Split) -> Listing:
+        """List a split from its csv.
+
+        Raises:
+            MissingDataError: the root or the csv is not there.
+            EmptySplitError: the csv gives no frame.
+        """
+        path = self._csv("test" if split == "test" else "train")
+        listing = require_frames(_read_csv(path), split, str(path))
+        if split == "test":
+            return listing
+        return take_split(listing, split, self.val_fraction, self.seed)
+
+    def read(self, frame: Frame) -> EncodedSample:
+        """Read one frame, its bytes untouched.
+
+        Raises:
+            BadFrameError: a file is missing or corrupt, sizes differ, no pixel is measured.
+        """
+        root = self._folder()
+        info = {
+            "dataset": "nyu_densedepth",
+            "image_source": source_name(frame.image_path, root),
+            "depth_source": source_name(frame.depth_path, root),
+        }
+        return encode_pair(frame, {8: DENSEDEPTH_8_BIT_M, 16: MILLIMETRE_M}, info)
+
+    def _folder(self) -> Path:
+        """Return the folder that holds the lists."""
+        root = Path(self.root).expanduser()
+        return root / "data" if (root / "data").is_dir() else root
+
+    def _csv(self, name: str) -> Path:
+        root = find_root(self.root, "data/nyu2_train.csv and data/nyu2_test.csv")
+        path = self._folder() / f"nyu2_{name}.csv"
+        if not path.is_file():
+            raise MissingDataError(
+                f"no nyu2_{name}.csv: looked for {root / 'data' / path.name} and "
+                f"{root / path.name}; set `root` to the folder that holds data/nyu2_{name}.csv"
+            )
+        return path
+
+
+def _read_csv(path: Path) -> Listing:
+    """Read rows ``data/.../1.jpg,data/.../1.png``; paths are relative to the folder above."""
+    builder, files = ListingBuilder(), FolderIndex()
+    for line in read_lines(path, "root"):
+        row = next(csv.reader([line]))
+        if len(row) != 2:
+            builder.skip(line, f"{len(row)} columns instead of 2 (picture, depth)")
+            continue
+        # Without their first folder the paths hold too where data/ has another name.
+        names = [cell.strip().lstrip("/").removeprefix("data/") for cell in row]
+        image, depth = (files.find(name, path.parent) for name in names)
+        if image is None or depth is None:
+            missing = names[0] if image is None else names[1]
+            builder.skip(line, f"no such file: {path.parent / missing}")
+            continue
+        key = names[0].rpartition(".")[0]
+        builder.add(line, key, room_of(image.parent.name), image, depth)
+    return builder.build()
+
+
+@dataclass(frozen=True)
+class NyuSync:
+    """BTS's and AdaBins' folders: ``<scene>/rgb_*.jpg``, ``<scene>/sync_depth_*.png`` and lists.
+
+    Depth is 16-bit, in mm, as the Kinect measured it: 0 = a hole.
+
+    Attributes:
+        root: the folder with the scenes; or the one that holds ``sync/`` (training) and
+            ``official_splits/test/``.
+        train_list: list of ``picture depth focal``, with or without leading slashes; by default
+            ``train_files.txt`` in the root.
+        test_list: the same for the test split; by default ``test_files.txt`` in the root.
+        val_fraction: part of the training list that validates, in whole rooms.
+        seed: another seed takes other rooms.
+    """
+
+    root: str | Path
+    train_list: str | Path | None = None
+    test_list: str | Path | None = None
+    val_fraction: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_fraction("val_fraction", self.val_fraction)
+
+    def list_frames(self, split: Split) -> Listing:
+        """List a split from its list file.
+
+        Raises:
+            MissingDataError: the root or the list is not there.
+            EmptySplitError: the list gives no frame.
+        """
+        root = find_root(self.root, "the scenes' folders with rgb_*.jpg and sync_depth_*.png")
+        if split == "test":
+            path = find_list(root, self.test_list, "test_list", "test_files.txt")
+            folders = [root / "official_splits" / "test", root]
+        else:
+            path = find_list(root, self.train_list, "train_list", "train_files.txt")
+            folders = [root / "sync", root]
+        listing = require_frames(_read_sync_list(path, folders), split, f"{path} at {root}")
+        if split == "test":
+            return listing
+        return take_split(listing, split, self.val_fraction, self.seed)
+
+    def read(self, frame: Frame) -> EncodedSample:
+        """Read one frame, its bytes untouched.
+
+        Raises:
+            BadFrameError: a file is missing or corrupt, sizes differ, no pixel is measured.
+        """
+        root = Path(self.root).expanduser()
+        info = {
+            "dataset": "nyu_sync",
+            "image_source": source_name(frame.image_path, root),
+            "depth_source": source_name(frame.depth_path, root),
+            "focal_px": frame.focal_px,
+        }
+        return encode_pair(frame, {16: MILLIMETRE_M}, info)
+
+
+def _read_sync_list(path: Path, folders: list[Path]) -> Listing:
+    builder, files = ListingBuilder(), FolderIndex()
+    for line in read_lines(path, "train_list or test_list"):
+        cells = line.split()
+        try:
+            image_name, depth_name = cells[0].lstrip("/"), cells[1].lstrip("/")
+            focal_px = float(cells[2]) if len(cells) > 2 else None
+        except (IndexError, ValueError):
+            builder.skip(line, "not of the form: picture depth focal")
+            continue
+        image, depth = files.find(image_name, *folders), files.find(depth_name, *folders)
+        if image is None or depth is None:
+            missing = image_name if image is None else depth_name
+            places = " or ".join(str(folder) for folder in folders)
+            builder.skip(line, f"no such file: {missing} in {places}")
+            continue
+        key = image_name.rpartition(".")[0]
+        builder.add(line, key, room_of(image.parent.name), image, depth, focal_px)
+    return builder.build()

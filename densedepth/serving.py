@@ -1,0 +1,47 @@
+"""A trained network as a predictor of pictures; the module that MLflow's ``pyfunc`` loads it by."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+
+from densedepth.checkpoint import load_network
+from densedepth.inference import predict_depth_m
+
+
+class DepthPredictor:
+    """Predicts depth for pictures of any size.
+
+    Attributes:
+        network: the trained network.
+        depth_range: what it can say, metres.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.network, self.depth_range, _ = load_network(path)
+        self.network.eval()
+
+    def predict(
+        self, model_input: UInt8[np.ndarray, "b h w 3"], params: dict[str, object] | None = None
+    ) -> Float32[np.ndarray, "b h w"]:
+        """Predict metres at the pictures' own size.
+
+        Args:
+            model_input: colour pictures of one size, 0..255.
+            params: none are known; MLflow passes the argument.
+        """
+        image = torch.from_numpy(np.ascontiguousarray(model_input)).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            depth_m = predict_depth_m(
+                self.network,
+                image.float() / 255,
+                self.depth_range,
+                output_size_px=(image.shape[2], image.shape[3]),
+            )
+        return depth_m[:, 0].numpy()
+
+
+def _load_pyfunc(path: str) -> DepthPredictor:
+    """Load a predictor; MLflow calls this by name."""
+    return DepthPredictor(Path(path))

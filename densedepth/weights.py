@@ -1,0 +1,186 @@
+"""Pretrained weights for the encoder: found, checked by hash, and fitted without a remainder."""
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import safetensors.torch
+import torch
+import torchvision
+from safetensors import SafetensorError
+from torch import Tensor
+
+from densedepth.encoders import TIMM_PREFIX
+from densedepth.errors import WeightsError
+from densedepth.model import DenseDepth
+
+# Files of 2017 name DenseNet's layers "norm.1"; a module's name may no longer have a dot.
+_OLD_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
+_OFFLINE_HINT = "set the encoder's weights to a path, or to 'none' to start from random weights"
+
+
+def load_encoder_weights(model: DenseDepth, weights: str, sha256: str | None = None) -> None:
+    """Load pretrained weights into the encoder, all of them or none.
+
+    Args:
+        model: the network; its decoder is left as it is.
+        weights: ``imagenet``: torchvision's file (IMAGENET1K_V1), taken from torch hub's cache or
+            downloaded into it, and checked against the hash in its name; ``none``: leave the
+            encoder as it is; else a path, or a ``file``, ``http`` or ``https`` URL. The file is a
+            state dict of torchvision's or timm's classifier or of this project's network, in
+            PyTorch's format or as safetensors.
+        sha256: the file's digest in hexadecimal; required for a URL, optional for a path.
+
+    Raises:
+        WeightsError: the file cannot be had, read or trusted, or does not fit the encoder.
+    """
+    if weights in ("none", "imagenet") and sha256 is not None:
+        raise WeightsError(f"sha256 belongs to a path or URL; remove it where weights={weights!r}")
+    if weights == "none":
+        return
+    path = _imagenet_file(model) if weights == "imagenet" else _named_file(weights, sha256)
+    _fit(model, _read(path), path)
+
+
+def _imagenet_file(model: DenseDepth) -> Path:
+    encoder = model.settings()["encoder"]
+    if encoder.startswith(TIMM_PREFIX):
+        raise WeightsError(
+            f"weights='imagenet' means torchvision's file, and there is none for {encoder}: "
+            "give the path or the URL and sha256 of a state dict of this timm network, or 'none'"
+        )
+    url = torchvision.models.get_model_weights(encoder)["IMAGENET1K_V1"].url
+    name = url.rsplit("/", 1)[-1]
+    prefix = _HASH_IN_NAME.search(name)
+    if prefix is None:
+        raise WeightsError(
+            f"torchvision's file for {encoder} has no hash in its name ({name}), so it cannot be "
+            "checked: download it and give its path and sha256"
+        )
+    return _download(url, name, prefix[1])
+
+
+def _named_file(weights: str, sha256: str | None) -> Path:
+    if sha256 is not None:
+        sha256 = sha256.lower()
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise WeightsError(f"sha256={sha256!r} is no SHA-256: it has 64 hexadecimal digits")
+    if "://" not in weights:
+        path = Path(weights).expanduser()
+    else:
+        url = urlsplit(weights)
+        shown = f"{url.scheme}://{url.hostname or ''}{url.path}"  # neither credentials nor query
+        if url.scheme not in ("file", "http", "https"):
+            raise WeightsError(
+                f"{shown}: weights are read from file, http and https URLs; "
+                f"download the file and {_OFFLINE_HINT}"
+            )
+        if sha256 is None:
+            raise WeightsError(f"{shown}: set sha256, so that the file can be trusted")
+        if url.scheme != "file":
+            name = Path(url.path)
+            return _download(weights, f"{name.stem}-{sha256[:16]}{name.suffix}", sha256, shown)
+        path = Path(url2pathname(url.path))
+    if not path.is_file():
+        raise WeightsError(f"no file of weights at {path}: correct the path, or {_OFFLINE_HINT}")
+    if sha256 is not None:
+        _check_hash(path, sha256, "the file is not the one meant: correct the path or sha256")
+    return path
+
+
+def _download(url: str, name: str, hash_prefix: str, shown: str | None = None) -> Path:
+    """Give the file in torch hub's cache, after downloading it if it is not there."""
+    shown = shown or url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
+        except (URLError, OSError) as error:
+            raise WeightsError(
+                f"cannot download {shown} ({error}): put the file at {path}, or {_OFFLINE_HINT}"
+            ) from error
+        except RuntimeError as error:
+            raise WeightsError(
+                f"what {shown} serves does not have the SHA-256 {hash_prefix} ({error}): "
+                "correct sha256, or do not use this file"
+            ) from error
+    _check_hash(path, hash_prefix, "the cached file is damaged: delete it and run again")
+    return path
+
+
+def _check_hash(path: Path, hash_prefix: str, advice: str) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(hash_prefix):
+        raise WeightsError(
+            f"{path} has the SHA-256 {digest}, which does not begin with {hash_prefix}: {advice}"
+        )
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
+        raise WeightsError(
+            f"{path} cannot be read as weights alone ({error}): save it again on a machine that "
+            "may run its code, torch.save(network.state_dict(), path), and give that file"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
+        raise WeightsError(f"{path} holds no state dict (names with tensors): give another file")
+    return {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+
+
+def _fit(model: DenseDepth, published: dict[str, Tensor], path: Path) -> None:
+    published = {_OLD_DENSENET_NAME.sub(r"\1\2", name): v for name, v in published.items()}
+    own = model.encoder.features.state_dict()
+    sources = {name: _source_of(name, published) for name in own}
+    # Files of 2017 do not count batches.
+    missing = [n for n, s in sources.items() if s is None and not n.endswith("num_batches_tracked")]
+    fitting = {name: published[source] for name, source in sources.items() if source is not None}
+    wrong_shape = [
+        f"{name} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
+        for name, value in fitting.items()
+        if value.shape != own[name].shape
+    ]
+    # A head or decoder may be left over, but no layer of a part that is used: resnet101 has every
+    # layer of resnet50, and more.
+    used = set(sources.values())
+    parts = {source.partition(".")[0] for source in used if source is not None}
+    left_over = [n for n in published if n not in used and n.partition(".")[0] in parts]
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in (
+            ("missing", missing),
+            ("of another shape", wrong_shape),
+            ("left over", left_over),
+        )
+        if names
+    ]
+    if problems:
+        raise WeightsError(
+            f"{path} does not fit the encoder {model.settings()['encoder']}: "
+            f"{'; '.join(problems)}. Give the file of this encoder, or name the file's encoder"
+        )
+    model.encoder.features.load_state_dict(fitting, strict=False)
+
+
+def _source_of(name: str, published: dict[str, Tensor]) -> str | None:
+    """Find a layer of ``encoder.features`` under the name that a file gives it."""
+    first, _, rest = name.partition(".")
+    flattened_by_timm = f"{first.replace('_', '.', 1)}.{rest}"
+    for candidate in (f"encoder.features.{name}", f"features.{name}", name, flattened_by_timm):
+        if candidate in published:
+            return candidate
+    return None

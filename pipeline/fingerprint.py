@@ -1,0 +1,172 @@
+"""What decides a stage's result: its code, settings, inputs, raw files and libraries.
+
+Two executions with equal fingerprints give the same artifact, so the second need not run.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.dag import Node
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+CODE = ("stages", "densedepth")
+"""Packages whose code decides results; cluster/ only carries bytes."""
+LIBRARIES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "PIL": "pillow",
+    "simplejpeg": "simplejpeg",
+    "webdataset": "webdataset",
+    "timm": "timm",
+}
+"""Import name -> distribution of the libraries that decide results."""
+
+
+class Fingerprint(BaseModel):
+    """The parts, each as name -> digest or value, so that a difference can be named."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: dict[str, str]
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    sources: dict[str, str]
+    libraries: dict[str, str]
+
+    def digest(self) -> str:
+        """Return one digest of all parts."""
+        return hashlib.sha256(_canonical(self.model_dump()).encode()).hexdigest()
+
+    def differences(self, old: "Fingerprint") -> list[str]:
+        """Say what changed since another fingerprint, the likeliest cause first."""
+        found = [
+            f"{key} {_short(before)} -> {_short(now)}"
+            for key, (before, now) in _changed(_flat(old.config), _flat(self.config)).items()
+        ]
+        found += [f"code {path}" for path in _changed(old.code, self.code)]
+        found += [f"input {name}" for name in _changed(old.inputs, self.inputs)]
+        if files := _changed(old.sources, self.sources):
+            found.append(f"{len(files)} source file{'s' if len(files) > 1 else ''} changed")
+        found += [
+            f"library {name} {before} -> {now}"
+            for name, (before, now) in _changed(old.libraries, self.libraries).items()
+        ]
+        return found
+
+
+def fingerprint(node: Node, inputs: Mapping[str, str]) -> Fingerprint:
+    """Take a node's fingerprint.
+
+    Args:
+        node: the node.
+        inputs: needed node -> digest of its artifact.
+    """
+    files = _reached(str(node.stage.__name__))
+    sources = getattr(node.stage, "sources", None)
+    return Fingerprint(
+        code={name: digest for name, (digest, _) in files.items()},
+        config=node.config.model_dump(mode="json"),
+        inputs=dict(inputs),
+        sources=sources(node.config) if sources else {},
+        libraries={
+            library: _version(library)
+            for library in sorted({x for _, used in files.values() for x in used})
+        },
+    )
+
+
+@cache
+def _reached(module: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return path -> (digest, libraries) of a module and all project code that it imports."""
+    found: dict[str, tuple[str, tuple[str, ...]]] = {}
+    waiting = [module]
+    while waiting:
+        path = _source_file(waiting.pop())
+        if path is None or (name := path.relative_to(PROJECT_ROOT).as_posix()) in found:
+            continue
+        digest, imported = _read(path)
+        libraries = {LIBRARIES[t] for i in imported if (t := i.partition(".")[0]) in LIBRARIES}
+        found[name] = (digest, tuple(sorted(libraries)))
+        waiting += [i for i in imported if i.partition(".")[0] in CODE]
+        for resource in path.parent.glob(f"{path.stem}.*.j2"):
+            digest = hashlib.sha256(resource.read_bytes()).hexdigest()[:16]
+            found[resource.relative_to(PROJECT_ROOT).as_posix()] = (digest, ())
+    return found
+
+
+def _source_file(module: str) -> Path | None:
+    """Return a module's file; ``from package import name`` may mean a module or a value."""
+    base = PROJECT_ROOT.joinpath(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+@cache
+def _read(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the digest of a file's meaning (no comments, docstrings, layout) and its imports."""
+    tree = ast.parse(path.read_text())
+    imported: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    return digest, tuple(sorted(imported))
+
+
+def _is_docstring(statement: Any) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+@cache
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            out.update(_flat(value, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    keys = dict.fromkeys([*old, *new])
+    return {
+        k: (old.get(k, "nothing"), new.get(k, "nothing")) for k in keys if old.get(k) != new.get(k)
+    }
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,93 @@
+"""The tables that a run begins and ends with."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.storage import ObjectStore
+from pipeline.config import PipelineConfig
+from pipeline.console import duration_text
+from pipeline.plan import Decision
+from pipeline.records import StageRecord
+
+METRICS = {
+    "delta1": "δ1 ↑",
+    "delta2": "δ2 ↑",
+    "delta3": "δ3 ↑",
+    "abs_rel": "rel ↓",
+    "rmse": "rms m ↓",
+    "log10": "log10 ↓",
+}
+
+
+def print_plan(run_id: str, plan: Mapping[str, Decision], console: Console | None = None) -> None:
+    """Say what would run, why, and how long it took last time."""
+    console = console or Console()
+    table = Table(title=f"Plan of {run_id}", box=None, title_justify="left", pad_edge=False)
+    for heading in ("stage", "would", "why", "took last time"):
+        table.add_column(heading)
+    for name, decision in plan.items():
+        took = "" if decision.last_seconds is None else duration_text(decision.last_seconds)
+        does = "[cyan]run[/]" if decision.runs else "[green]skip[/]"
+        table.add_row(name, does, decision.reason, took)
+    console.print(table)
+
+
+def print_results(
+    config: PipelineConfig,
+    store: ObjectStore,
+    records: Mapping[str, StageRecord],
+    console: Console | None = None,
+) -> None:
+    """Print the figures of every evaluation and where report and runs can be looked at."""
+    console = console or Console()
+    artifacts: dict[str, Any] = {name: record.artifact for name, record in records.items()}
+    for name, artifact in artifacts.items():
+        if artifact.kind == "eval_report":
+            console.print()
+            console.print(_evaluation_table(name, artifact))
+        elif artifact.kind == "ablation_table":
+            console.print()
+            console.print(_ablation_table(name, artifact))
+    console.print()
+    if "report" in artifacts:
+        console.print(f"report   {store.url_of(artifacts['report'].html.key)}", soft_wrap=True)
+    if "register" in artifacts:
+        for model in artifacts["register"].models:
+            console.print(f"model    {model.uri or model.reason}", soft_wrap=True)
+    uri = config.tracking.uri
+    shown = f"make ui  (or: mlflow ui --backend-store-uri {shlex.quote(uri)})"
+    console.print(f"runs     {shown if uri.startswith('sqlite') else uri}", soft_wrap=True)
+
+
+def _evaluation_table(name: str, report: Any) -> Table:
+    """Put a network's per-image means beside the best constant's."""
+    title = f"{name}: {report.num_images} {report.split} frames, {report.protocol['name']}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("per-image mean")
+    for heading in METRICS.values():
+        table.add_column(heading, justify="right")
+    rows = {"network": report.per_image_mean, "best constant": report.constant_baseline}
+    for label, values in rows.items():
+        table.add_row(label, *(f"{values[metric]:.3f}" for metric in METRICS))
+    ratio = report.per_image_mean["delta1"] / max(report.constant_baseline["delta1"], 1e-9)
+    style = "green" if ratio >= 1.1 else "red"
+    table.caption = f"[{style}]δ1 is {ratio:.2f} times the best constant's[/]"
+    table.caption_justify = "left"
+    return table
+
+
+def _ablation_table(name: str, ablation: Any) -> Table:
+    """Put the studies' validation figures beside the baseline's."""
+    table = Table(title=f"{name}: validation", title_justify="left", box=None, pad_edge=False)
+    table.add_column("study")
+    for heading in ("loss ↓", "δ1 ↑", "rel ↓", "parameters"):
+        table.add_column(heading, justify="right")
+    for study, trials in ablation.studies().items():
+        means = [ablation.mean_metric(study, metric) for metric in ("loss", "delta1", "abs_rel")]
+        shown = ["failed" if mean is None else f"{mean:.3f}" for mean in means]
+        table.add_row(study, *shown, f"{max(t.num_parameters for t in trials):,}")
+    return table

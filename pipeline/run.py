@@ -1,0 +1,79 @@
+"""Run the pipeline: ``python -m pipeline.run [PRESET] [KEY=VALUE ...]``.
+
+Stages whose results are in the store, verified, are skipped; the rest runs. ``--plan`` says
+beforehand what would run and why.
+"""
+
+import argparse
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from cluster.errors import StorageError
+from cluster.session import PROJECT_ROOT, open_session
+from cluster.storage import open_store
+from densedepth.errors import DepthError
+from pipeline.config import PipelineConfig, load_config, outputs_root, preset_names
+from pipeline.console import RunDisplay
+from pipeline.dag import build_graph
+from pipeline.errors import PipelineError
+from pipeline.executor import Execution
+from pipeline.plan import make_plan
+from pipeline.results import print_plan, print_results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, build, execute; return the exit code (0 done, 1 failed, 2 mistake, 130 stopped)."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.run", description=__doc__)
+    parser.add_argument(
+        "preset", nargs="?", default="demo", help=f"{', '.join(preset_names())}, or a .toml file"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="such as train.nyu.recipe.epochs=5"
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="say what would run and why, run nothing"
+    )
+    options = parser.parse_args(arguments)
+    if "=" in options.preset:
+        options.preset, options.overrides = "demo", [options.preset, *options.overrides]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        config = load_config(options.preset, options.overrides)
+        graph = build_graph(config)
+        store = open_store(config.store)
+        if options.plan:
+            print_plan(config.run_id(), make_plan(graph, store))
+            return 0
+        execution = Execution(
+            graph=graph,
+            store=store,
+            run_id=config.run_id(),
+            open_session=lambda: open_session(
+                config.session, config.tracking, outputs_root() / "mlartifacts"
+            ),
+            scratch=outputs_root() / "scratch",
+            config=config.model_dump(mode="json", by_alias=True),
+            tags=run_tags(config),
+            display=RunDisplay(list(graph)),
+        )
+        print_results(config, store, execution.run())
+        return 0
+    except (PipelineError, StorageError, DepthError) as error:
+        sys.stderr.write(f"{error}\n")
+        return getattr(error, "exit_code", 1)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on from here\n")
+        return 130
+
+
+def run_tags(config: PipelineConfig) -> dict[str, str]:
+    """Return what identifies a run's origin: project version of the code, preset."""
+    command = ["git", "-C", str(PROJECT_ROOT), "rev-parse", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {"mlflow.source.git.commit": commit or "unknown", "depth.preset": config.name}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

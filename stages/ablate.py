@@ -1,0 +1,190 @@
+"""ShardSet -> AblationTable: Ray Tune runs each study beside the baseline, for every seed.
+
+A study is the baseline's recipe with a few settings changed; the slides' three are the default.
+"""
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from cluster.services import Services
+from stages.artifacts import AblationTable, EpochRecord, ShardSet, Trial
+from stages.recipe import Recipe, Settings, changed_recipe
+from stages.trainer import ScalingSettings, TrainJob, make_trainer
+from stages.worker import train_worker
+
+
+class Study(Settings):
+    """What a study changes in the baseline's recipe."""
+
+    set: dict[str, Any] = Field(default_factory=dict, description="dotted key -> value")
+    scale: dict[str, float] = Field(
+        default_factory=dict, description="dotted key -> factor on the baseline's value"
+    )
+
+    def changes(self, baseline: Recipe) -> dict[str, Any]:
+        """Return dotted key -> value for this baseline."""
+        scaled = {key: _setting(baseline, key) * factor for key, factor in self.scale.items()}
+        return {**self.set, **scaled}
+
+
+SLIDES = {
+    "densenet201": Study(set={"network.encoder": "densenet201"}),
+    "half_decoder": Study(scale={"network.decoder_width": 0.5}),
+    "no_colour_swap": Study(set={"augment.channel_swap_probability": 0.0}),
+}
+"""Deeper encoder, halved decoder, no colour augmentation: the three studies of the slides."""
+
+
+class AblateConfig(ScalingSettings):
+    """The ablation of a data set."""
+
+    recipe: Recipe = Field(
+        default_factory=Recipe, description="the baseline's; starts from train's recipe"
+    )
+    studies: dict[str, Study] = Field(
+        default_factory=lambda: dict(SLIDES), description="what is compared with the baseline"
+    )
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="each study runs with each seed")
+    max_concurrent_trials: int = Field(1, ge=1, description="trials side by side")
+
+    @field_validator("studies")
+    @classmethod
+    def _check_studies(cls, studies: dict[str, Study]) -> dict[str, Study]:
+        for name, study in studies.items():
+            if name == "baseline":
+                raise ValueError("'baseline' is the recipe itself; give the study another name")
+            changed_recipe(Recipe(), study.changes(Recipe()))
+        return studies
+
+
+def run(config: AblateConfig, services: Services, shards: ShardSet) -> AblationTable:
+    """Train every study with every seed and put their validation figures side by side."""
+    import ray.tune
+
+    if "val" not in shards.splits:
+        raise ValueError(
+            f"{shards.dataset} has no validation split to compare studies on: set val_fraction "
+            "above 0 in the reader's options"
+        )
+    trials = [
+        (name, seed, {**study.changes(config.recipe), "seed": seed})
+        for name, study in {"baseline": Study(), **config.studies}.items()
+        for seed in config.seeds
+    ]
+    services.log_params({"recipe": config.recipe.model_dump(), "studies": list(config.studies)})
+    services.progress(0, len(trials), "trials", "starting")
+    location, filesystem = services.store.ray_location("ray")
+    payload = {"config": config.model_dump_json(), "shards": shards, "services": services}
+    tuner = ray.tune.Tuner(
+        ray.tune.with_resources(ray.tune.with_parameters(run_trial, payload=payload), {"CPU": 0}),
+        param_space={"trial": ray.tune.grid_search(trials)},
+        tune_config=ray.tune.TuneConfig(
+            max_concurrent_trials=config.max_concurrent_trials,
+            trial_dirname_creator=_trial_name,
+            trial_name_creator=_trial_name,
+        ),
+        run_config=ray.tune.RunConfig(
+            name=services.key.replace("/", "-"),
+            storage_path=location,
+            storage_filesystem=filesystem,
+            callbacks=[_progress_callback(services, len(trials))],
+            verbose=0,
+        ),
+    )
+    results = {_trial_key(r.config["trial"]): r for r in tuner.fit()}
+    table = AblationTable(
+        dataset=shards.dataset,
+        recipe=config.recipe.model_dump(mode="json"),
+        trials=tuple(_row(trial, results.get(_trial_key(trial))) for trial in trials),
+    )
+    if all(trial.status == "failed" for trial in table.trials):
+        raise RuntimeError(f"every trial failed; the first: {table.trials[0].reason}")
+    services.log_metrics([(0, table.summary())])
+    return table
+
+
+def run_trial(config: dict[str, Any], payload: dict[str, Any]) -> None:
+    """Train one study with one seed: the body of a Tune trial, with a trainer of its own."""
+    import ray.tune
+
+    name, seed, changes = config["trial"]
+    ablate = AblateConfig.model_validate_json(payload["config"])
+    scaling = ScalingSettings(**ablate.model_dump(include=set(ScalingSettings.model_fields)))
+    recipe = changed_recipe(ablate.recipe, changes)
+    job = TrainJob(recipe=recipe, scaling=scaling, shards=payload["shards"])
+    services: Services = payload["services"].child(f"{name}-seed{seed}")
+    services.monitor.set_tags(services.run_id, {"depth.study": name, "depth.seed": str(seed)})
+    services.log_params({"study": name, "seed": seed, "recipe": recipe.model_dump()})
+    try:
+        outcome = summarize(make_trainer(train_worker, job, services).fit())
+    except Exception:
+        services.monitor.finish(services.run_id, "FAILED")
+        raise
+    services.log_metrics([(0, outcome["metrics"])])
+    services.monitor.finish(services.run_id, "FINISHED")
+    ray.tune.report({"outcome": outcome})
+
+
+def summarize(result: Any) -> dict[str, Any]:
+    """Return a finished training's curve, size and last validation metrics, JSON-ready."""
+    from pathlib import Path
+
+    import torch
+
+    with result.checkpoint.as_directory() as folder:
+        state = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
+    history = [EpochRecord.model_validate(record) for record in state["history"]]
+    return {
+        "metrics": history[-1].metrics,
+        "curve": [record.metrics["loss"] for record in history],
+        "num_parameters": state["num_parameters"],
+        "seconds": sum(record.seconds for record in history),
+    }
+
+
+def _row(trial: tuple[str, int, dict[str, Any]], result: Any) -> Trial:
+    name, seed, changes = trial
+    outcome = (result.metrics or {}).get("outcome") if result is not None else None
+    shown = {key: value for key, value in changes.items() if key != "seed"}
+    if outcome is None:
+        error = getattr(result, "error", None)
+        reason = str(error).strip().splitlines()[-1] if error else "the trial did not end"
+        return Trial(study=name, seed=seed, changes=shown, status="failed", reason=reason)
+    return Trial(study=name, seed=seed, changes=shown, status="finished", **outcome)
+
+
+def _setting(recipe: Recipe, dotted: str) -> Any:
+    value: Any = recipe
+    for part in dotted.split("."):
+        if not hasattr(value, part):
+            raise ValueError(f"a recipe has no setting {dotted!r}")
+        value = getattr(value, part)
+    return value
+
+
+def _trial_key(trial: Any) -> str:
+    return f"{trial[0]}-seed{trial[1]}"
+
+
+def _trial_name(trial: Any) -> str:
+    return _trial_key(trial.config["trial"])
+
+
+def _progress_callback(services: Services, total: int) -> Any:
+    """Return a Tune callback that counts the trials that ended."""
+    import ray.tune
+
+    class CountTrials(ray.tune.Callback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.ended = 0
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self.ended += 1
+            services.progress(self.ended, total, "trials", f"{trial} finished")
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self.ended += 1
+            services.progress(self.ended, total, "trials", f"{trial} FAILED")
+
+    return CountTrials()

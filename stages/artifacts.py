@@ -1,0 +1,269 @@
+"""The values on the DAG's edges: small, frozen, saved as JSON; bytes stay in the object store."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from cluster.storage import ObjectRef
+
+
+class Artifact(BaseModel):
+    """What a stage hands on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """Every object in the store that must be there, whole, for this artifact to hold."""
+        return ()
+
+    def summary(self) -> dict[str, float]:
+        """The few numbers that a person compares between runs."""
+        return {}
+
+
+class ShardSplit(BaseModel):
+    """One split of a sharded data set.
+
+    Attributes:
+        manifest: the JSON object that lists the shards; its digest is the split's version.
+        shards: the tars, in the manifest's order.
+        num_samples: frames in all shards.
+        num_samples_per_shard: frames of each shard, in the same order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    manifest: ObjectRef
+    shards: tuple[ObjectRef, ...]
+    num_samples_per_shard: tuple[int, ...]
+
+    @property
+    def num_samples(self) -> int:
+        """Frames in all shards."""
+        return sum(self.num_samples_per_shard)
+
+
+class SkippedFrame(BaseModel):
+    """A frame that sharding left out, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: str
+    frame: str
+    reason: str
+
+
+class ShardSet(Artifact):
+    """A data set in the object store, ready to be streamed.
+
+    Attributes:
+        dataset: the branch's name, ``nyu`` or ``kitti``.
+        min_depth_m: nearest depth that the network is asked for.
+        max_depth_m: farthest depth that the network is asked for.
+        dense: whether every training pixel has a depth (in-painted); if not, losses are masked.
+        splits: ``train``, ``val`` and ``test``.
+        skipped: frames that were left out.
+    """
+
+    kind: Literal["shard_set"] = "shard_set"
+    dataset: str
+    min_depth_m: float
+    max_depth_m: float
+    splits: dict[str, ShardSplit]
+    skipped: tuple[SkippedFrame, ...] = ()
+
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """Manifests and tars of all splits."""
+        return tuple(
+            ref for split in self.splits.values() for ref in (split.manifest, *split.shards)
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Frames by split, and frames left out."""
+        counts = {f"num_{name}": float(s.num_samples) for name, s in self.splits.items()}
+        return {**counts, "num_skipped": float(len(self.skipped))}
+
+
+class EpochRecord(BaseModel):
+    """What one epoch of training came to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epoch: int
+    step: int
+    train_loss: float
+    metrics: dict[str, float]
+    seconds: float
+
+
+class Checkpoint(Artifact):
+    """A trained network.
+
+    Attributes:
+        network: the safetensors file with settings and depth range in its header.
+        recipe: the recipe it was trained by, JSON-ready.
+        best_epoch: the epoch that the network is from.
+        epochs: the curve, one record an epoch.
+        num_parameters: trainable parameters.
+        train_seconds: wall time from the first step to the last.
+        num_workers: DDP ranks.
+    """
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    dataset: str
+    network: ObjectRef
+    recipe: dict[str, object]
+    best_epoch: int
+    epochs: tuple[EpochRecord, ...]
+    num_parameters: int
+    train_seconds: float
+    num_workers: int
+
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """The network's file."""
+        return (self.network,)
+
+    def summary(self) -> dict[str, float]:
+        """The kept epoch's validation metrics."""
+        best = next(r for r in self.epochs if r.epoch == self.best_epoch)
+        return {
+            "best_epoch": float(self.best_epoch),
+            "train_seconds": self.train_seconds,
+            **{f"val_{name}": value for name, value in best.metrics.items()},
+        }
+
+
+class Trial(BaseModel):
+    """One trial of an ablation: a study with one seed.
+
+    Attributes:
+        study: ``baseline`` or the study's name.
+        changes: what differs from the baseline's recipe.
+        status: ``finished`` or ``failed``.
+        metrics: validation metrics after the last epoch; empty for a failed trial.
+        curve: validation loss after each epoch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: str
+    seed: int
+    changes: dict[str, object]
+    status: Literal["finished", "failed"]
+    reason: str = ""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    curve: tuple[float, ...] = ()
+    num_parameters: int = 0
+    seconds: float = 0.0
+
+
+class AblationTable(Artifact):
+    """Studies beside their baseline, all trained by the same shortened recipe."""
+
+    kind: Literal["ablation_table"] = "ablation_table"
+    dataset: str
+    recipe: dict[str, object]
+    trials: tuple[Trial, ...]
+
+    def studies(self) -> dict[str, tuple[Trial, ...]]:
+        """Trials by study, the baseline first."""
+        names = list(dict.fromkeys(t.study for t in self.trials))
+        names.sort(key=lambda name: name != "baseline")
+        return {n: tuple(t for t in self.trials if t.study == n) for n in names}
+
+    def mean_metric(self, study: str, metric: str) -> float | None:
+        """Mean of a metric over the study's finished seeds; None without one."""
+        values = [t.metrics[metric] for t in self.studies()[study] if metric in t.metrics]
+        return sum(values) / len(values) if values else None
+
+    def summary(self) -> dict[str, float]:
+        """Mean validation delta1 of each study."""
+        means = {name: self.mean_metric(name, "delta1") for name in self.studies()}
+        return {f"{name}_delta1": value for name, value in means.items() if value is not None}
+
+
+class Picture(BaseModel):
+    """A picture in the store, with what stands under it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: ObjectRef
+    caption: str
+
+
+class EvalReport(Artifact):
+    """A network's figures on a split, under a named protocol.
+
+    Attributes:
+        protocol: the protocol's settings, as printed in the report.
+        protocol_text: the same as a paragraph.
+        per_image_mean: the mean of the images' own values: the field's convention.
+        pooled: over all pixels at once: DenseDepth's later code.
+        constant_baseline: the best constant prediction's per-image means.
+        intervals: 95 % bootstrap intervals over images of the per-image means.
+        by_depth: metrics pooled within ranges of ground-truth depth.
+        pictures: panels of input, ground truth, prediction, error.
+    """
+
+    kind: Literal["eval_report"] = "eval_report"
+    dataset: str
+    split: str
+    protocol: dict[str, object]
+    protocol_text: str
+    num_images: int
+    num_skipped: int
+    per_image_mean: dict[str, float]
+    pooled: dict[str, float]
+    constant_baseline: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    by_depth: tuple[dict[str, float], ...]
+    pictures: tuple[Picture, ...]
+    seconds_per_image: float
+
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """The pictures."""
+        return tuple(picture.image for picture in self.pictures)
+
+    def summary(self) -> dict[str, float]:
+        """The per-image means, and the constant's delta1 beside them."""
+        return {**self.per_image_mean, "constant_delta1": self.constant_baseline["delta1"]}
+
+
+class ReportFiles(Artifact):
+    """The report in its three forms."""
+
+    kind: Literal["report_files"] = "report_files"
+    html: ObjectRef
+    markdown: ObjectRef
+    data: ObjectRef
+
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """The three files."""
+        return (self.html, self.markdown, self.data)
+
+
+class RegisteredModel(BaseModel):
+    """One version in the model registry."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    name: str
+    version: int
+    alias: str
+    uri: str
+    reason: str = ""
+
+
+class Registration(Artifact):
+    """What was put into the model registry, and what a gate kept out (version 0)."""
+
+    kind: Literal["registration"] = "registration"
+    models: tuple[RegisteredModel, ...]
+
+
+AnyArtifact = Annotated[
+    ShardSet | Checkpoint | AblationTable | EvalReport | ReportFiles | Registration,
+    Field(discriminator="kind"),
+]
+ARTIFACT: TypeAdapter[AnyArtifact] = TypeAdapter(AnyArtifact)

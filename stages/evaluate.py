@@ -1,0 +1,210 @@
+"""ShardSet + Checkpoint -> EvalReport: figures and pictures on the test split, by a protocol."""
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from cluster.services import Services
+from stages.artifacts import Checkpoint, EvalReport, Picture, ShardSet
+from stages.recipe import Settings
+
+PROTOCOL_NAMES = (
+    "nyu_densedepth",
+    "nyu_eigen",
+    "kitti_eigen_garg",
+    "kitti_eigen_garg_kb",
+    "kitti_eigen_crop",
+    "kitti_raw_lidar",
+    "kitti_benchmark",
+    "whole_image",
+)
+"""For the hint of a misspelt name; ``densedepth.protocols`` has them, with variants."""
+
+
+class EvaluateConfig(Settings):
+    """How a trained network is scored."""
+
+    protocol: str = Field("nyu_densedepth", description="see docs/evaluation.md")
+    split: Literal["test", "val"] = Field("test", description="the split that is scored")
+    batch_size: int = Field(6, ge=1, description="frames predicted together")
+    num_pictures: int = Field(8, ge=0, description="frames shown in the report")
+    use_gpu: bool | Literal["auto"] = Field("auto", description="auto = where there is one")
+    num_cpus: float = Field(1.0, gt=0, description="CPUs Ray sets aside, and threads used")
+
+    @field_validator("protocol")
+    @classmethod
+    def _check_protocol(cls, name: str) -> str:
+        import difflib
+
+        if name.partition("-")[0] not in PROTOCOL_NAMES:
+            close = difflib.get_close_matches(name, PROTOCOL_NAMES, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ValueError(f"no such protocol; {hint}There are {', '.join(PROTOCOL_NAMES)}")
+        return name
+
+
+def run(
+    config: EvaluateConfig, services: Services, shards: ShardSet, checkpoint: Checkpoint
+) -> EvalReport:
+    """Score a network on a split it has not seen.
+
+    Raises:
+        ValueError: the data set has no such split.
+    """
+    import ray
+
+    if config.split not in shards.splits:
+        raise ValueError(
+            f"{shards.dataset} has no {config.split} split; it has {', '.join(shards.splits)}"
+        )
+    has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
+    use_gpu = has_gpu if config.use_gpu == "auto" else config.use_gpu
+    task = ray.remote(score).options(num_cpus=config.num_cpus, num_gpus=1 if use_gpu else 0)
+    services.progress(0, shards.splits[config.split].num_samples, "frames", "waiting for a CPU")
+    report: EvalReport = ray.get(task.remote(config, services, shards, checkpoint))
+    services.log_params({"protocol": report.protocol, "num_images": report.num_images})
+    pooled = {f"pooled_{name}": value for name, value in report.pooled.items()}
+    constant = {f"constant_{name}": value for name, value in report.constant_baseline.items()}
+    services.log_metrics([(0, {**report.per_image_mean, **pooled, **constant})])
+    manifest = shards.splits[config.split].manifest
+    services.monitor.log_dataset(
+        services.run_id,
+        f"{shards.dataset}-{config.split}",
+        manifest.sha256,
+        services.store.url_of(manifest.key),
+        config.split,
+    )
+    services.log_bytes("evaluation.json", report.model_dump_json(indent=1).encode())
+    for index, picture in enumerate(report.pictures):
+        data = services.store.get_bytes(picture.image.key)
+        services.log_bytes(f"pictures/{index:02d}.png", data)
+    return report
+
+
+def score(
+    config: EvaluateConfig, services: Services, shards: ShardSet, checkpoint: Checkpoint
+) -> EvalReport:
+    """Predict and score every frame of the split: the body of the evaluation's task."""
+    import torch
+
+    from densedepth.checkpoint import load_network
+    from densedepth.constant_baseline import constant_baseline
+    from densedepth.data.loader import LocalShard, read_samples
+    from densedepth.protocols import get_protocol
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(max(1, int(config.num_cpus)))
+    protocol = get_protocol(config.protocol)
+    network, depth_range, _ = load_network(
+        services.store.fetch(checkpoint.network, services.scratch)
+    )
+    network = network.to(device).to(memory_format=torch.channels_last).eval()
+    split = shards.splits[config.split]
+    local = [
+        LocalShard(services.store.fetch(ref, services.scratch), count)
+        for ref, count in zip(split.shards, split.num_samples_per_shard, strict=True)
+    ]
+    input_size_px = tuple(checkpoint.recipe["input_size_px"])  # type: ignore[arg-type]
+    shown = _shown(split.num_samples, config.num_pictures)
+    table, rows, index, predict_s = protocol.new_table(), [], 0, 0.0
+    started = time.monotonic()
+    for samples in _same_size(read_samples(local), config.batch_size):
+        tick = time.monotonic()
+        predicted_m = _predict(
+            network, samples, depth_range, input_size_px, protocol.flip_average, device
+        )
+        predict_s += time.monotonic() - tick
+        for sample, depth_m in zip(samples, predicted_m, strict=True):
+            metrics = protocol.evaluate(depth_m, sample.depth_m)
+            table.update(sample.key, metrics)
+            if index in shown:
+                rows.append((sample, depth_m, metrics))
+            index += 1
+        speed = index / (time.monotonic() - started)
+        services.progress(index, split.num_samples, "frames", f"{speed:.1f} frames/s")
+    constant = constant_baseline((s.depth_m for s in read_samples(local)), protocol)
+    summary = table.compute()
+    intervals = table.intervals()["per_image_mean"]
+    return EvalReport(
+        dataset=shards.dataset,
+        split=config.split,
+        protocol=protocol.as_dict(),
+        protocol_text=f"{protocol.coverage(summary.num_images)}; {protocol.describe()}",
+        num_images=summary.num_images,
+        num_skipped=summary.num_skipped,
+        per_image_mean=summary.per_image_mean,
+        pooled=summary.pooled,
+        constant_baseline=constant.per_image_mean,
+        intervals={name: (i.low, i.high) for name, i in intervals.items()},
+        by_depth=tuple(
+            {
+                "lower_m": r.lower_m,
+                "upper_m": r.upper_m,
+                "num_pixels": float(r.num_pixels),
+                **r.pooled,
+            }
+            for r in summary.by_range
+        ),
+        pictures=_pictures(services, shards, rows),
+        seconds_per_image=predict_s / max(1, index),
+    )
+
+
+def _predict(
+    network: Any,
+    samples: list[Any],
+    depth_range: Any,
+    input_size_px: tuple[int, int],
+    flip_average: bool,
+    device: Any,
+) -> Iterable[Any]:
+    """Predict metres at the samples' own size."""
+    import numpy as np
+    import torch
+
+    from densedepth.inference import predict_depth_m
+
+    stacked = torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        predicted = predict_depth_m(
+            network,
+            stacked.to(device).float() / 255,
+            depth_range,
+            input_size_px=input_size_px,
+            output_size_px=tuple(samples[0].depth_m.shape),
+            flip_average=flip_average,
+        )
+    depths: Iterable[Any] = predicted[:, 0].float().cpu().numpy()
+    return depths
+
+
+def _same_size(samples: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
+    """Group consecutive samples of one size: KITTI's frames differ by drive."""
+    for _, group in itertools.groupby(samples, key=lambda s: s.image.shape):
+        while batch := list(itertools.islice(group, batch_size)):
+            yield batch
+
+
+def _shown(num_samples: int, num_pictures: int) -> set[int]:
+    """Pick frames for the report, evenly over the split: no one chooses the pretty ones."""
+    count = min(num_samples, num_pictures)
+    return {round((i + 0.5) * num_samples / count - 0.5) for i in range(count)}
+
+
+def _pictures(services: Services, shards: ShardSet, rows: list[Any]) -> tuple[Picture, ...]:
+    """Draw a panel for each shown frame and put it into the store."""
+    from densedepth.pictures import PanelRow, panel, to_png
+
+    pictures = []
+    for index, (sample, predicted_m, metrics) in enumerate(rows):
+        caption = sample.key
+        if not metrics.is_empty:
+            caption += f": rel {metrics.abs_rel:.3f}, delta1 {metrics.delta1:.3f}"
+        image = panel([PanelRow(sample.image, sample.depth_m, predicted_m, caption)])
+        key = f"pictures/{services.key}/{index:02d}.png"
+        ref = services.store.put_bytes(key, to_png(image))
+        pictures.append(Picture(image=ref, caption=caption))
+    return tuple(pictures)

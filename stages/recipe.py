@@ -1,0 +1,122 @@
+"""How a network is trained: what decides the weights; the defaults are the paper's."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """Base of every table of settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class NetworkConfig(Settings):
+    """The network."""
+
+    encoder: str = Field("densenet169", description="torchvision encoder, or timm:NAME")
+    decoder_width: float = Field(
+        1.0, gt=0, le=1, description="decoder's first width as a share of the encoder's output"
+    )
+    conva_activation: bool = Field(
+        False, description="LeakyReLU after CONVA too, as the later code; the paper has none"
+    )
+    align_corners: bool = Field(True, description="corner alignment of the bilinear upsampling")
+    input_normalisation: Literal["none", "imagenet"] = Field(
+        "none", description="the paper feeds RGB in [0, 1] as it is"
+    )
+    weights: str = Field(
+        "imagenet", description="imagenet, none, or a path or URL of the encoder's state dict"
+    )
+    weights_sha256: str | None = Field(
+        None, description="digest of the file that weights names; a URL needs one"
+    )
+
+
+class OptimiserConfig(Settings):
+    """Adam and its schedule."""
+
+    learning_rate: float = Field(1e-4, gt=0, description="Adam's peak step size")
+    encoder_rate_factor: float = Field(
+        1.0, gt=0, description="the encoder's learning rate as a multiple of the decoder's"
+    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the second moment")
+    amsgrad: bool = Field(False, description="as DenseDepth's code; the paper names none")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled (AdamW) when above zero")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="after the warm-up")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear rise from zero")
+    final_rate_factor: float = Field(
+        0.01, gt=0, le=1, description="where cosine ends, as a share of learning_rate"
+    )
+    clip_gradient_norm: float | None = Field(None, gt=0, description="none = the paper")
+
+
+class AugmentConfig(Settings):
+    """Augmentation, drawn from each sample's own seed."""
+
+    flip_probability: float = Field(0.5, ge=0, le=1, description="horizontal mirror")
+    channel_swap_probability: float = Field(
+        0.25, ge=0, le=1, description="probability that the colour channels really change places"
+    )
+
+
+class LossConfig(Settings):
+    """Weights of the loss's terms."""
+
+    l1_weight: float = Field(0.1, ge=0, description="lambda, on |y - y'| of the inverse depth")
+    gradient_weight: float = Field(1.0, ge=0, description="on the edges' difference")
+    ssim_weight: float = Field(1.0, ge=0, description="on (1 - SSIM) / 2")
+
+
+class Recipe(Settings):
+    """Everything that decides the trained weights, the data apart."""
+
+    network: NetworkConfig = Field(default_factory=NetworkConfig, description="the network")
+    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, description="Adam")
+    augment: AugmentConfig = Field(default_factory=AugmentConfig, description="augmentation")
+    loss: LossConfig = Field(default_factory=LossConfig, description="the loss's weights")
+    epochs: int = Field(20, ge=1, description="passes over the training split")
+    global_batch_size: int = Field(8, ge=1, description="frames an optimiser step, all ranks")
+    input_size_px: tuple[int, int] = Field(
+        (480, 640), description="height, width fed to the network; multiples of 32"
+    )
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="moving average of the weights; none = the paper"
+    )
+    keep: Literal["best", "last"] = Field(
+        "best", description="which epoch's network is handed on: best validation loss, or last"
+    )
+    seed: int = Field(0, ge=0, description="of initial weights, order and augmentation")
+
+    @model_validator(mode="after")
+    def _check_size(self) -> "Recipe":
+        if any(side < 32 or side % 32 for side in self.input_size_px):
+            raise ValueError(
+                f"input_size_px = {list(self.input_size_px)}: height and width must be multiples "
+                f"of 32, the encoder halves them five times; try "
+                f"{[max(32, round(side / 32) * 32) for side in self.input_size_px]}"
+            )
+        return self
+
+
+def changed_recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """Make a recipe that differs in some settings.
+
+    Args:
+        recipe: the one to start from.
+        changes: dotted key -> new value, such as ``{"network.encoder": "densenet201"}``.
+
+    Raises:
+        ValueError: a key that a recipe does not have, or a value it refuses.
+    """
+    data: dict[str, Any] = recipe.model_dump(mode="json")
+    for dotted, value in changes.items():
+        *path, last = dotted.split(".")
+        table = data
+        for part in path:
+            table = table.get(part, {}) if isinstance(table, dict) else {}
+        if last not in table:
+            raise ValueError(f"a recipe has no setting {dotted!r}")
+        table[last] = value
+    return Recipe.model_validate(data)

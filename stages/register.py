@@ -1,0 +1,86 @@
+"""Checkpoints + EvalReports -> Registration: each network in MLflow's registry, with an alias.
+
+A version becomes ``champion`` when it is at least as good as the present one under the same
+protocol on the same frames; otherwise it is ``challenger``. A network that does not beat the best
+constant prediction is kept out.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from cluster.services import Services
+from stages.artifacts import Checkpoint, EvalReport, RegisteredModel, Registration, ReportFiles
+from stages.recipe import Settings
+
+
+class RegisterConfig(Settings):
+    """What goes into the registry, and under which name."""
+
+    model_prefix: str = Field("densedepth", description="the name is PREFIX-DATASET")
+    metric: str = Field("delta1", description="higher-is-better metric that chooses the champion")
+    min_ratio_to_constant: float = Field(
+        1.0, ge=0, description="delta1 must reach this many times the best constant's"
+    )
+
+
+def run(
+    config: RegisterConfig,
+    services: Services,
+    checkpoints: dict[str, Checkpoint],
+    evaluations: dict[str, EvalReport],
+    report: ReportFiles,
+) -> Registration:
+    """Register every evaluated network."""
+    models = []
+    for index, (dataset, evaluation) in enumerate(evaluations.items()):
+        services.progress(index, len(evaluations), "models", f"logging {dataset}")
+        models.append(_register(config, services, checkpoints[dataset], evaluation, report))
+    services.progress(len(models), len(models), "models")
+    services.log_params({m.name: f"version {m.version}, {m.alias}" for m in models})
+    return Registration(models=tuple(models))
+
+
+def _register(
+    config: RegisterConfig,
+    services: Services,
+    checkpoint: Checkpoint,
+    evaluation: EvalReport,
+    report: ReportFiles,
+) -> RegisteredModel:
+    name = f"{config.model_prefix}-{checkpoint.dataset}"
+    ratio = evaluation.per_image_mean["delta1"] / max(evaluation.constant_baseline["delta1"], 1e-9)
+    if ratio < config.min_ratio_to_constant:
+        reason = (
+            f"kept out: delta1 is {ratio:.2f} times the best constant prediction's, "
+            f"min_ratio_to_constant is {config.min_ratio_to_constant}"
+        )
+        return RegisteredModel(
+            dataset=checkpoint.dataset, name=name, version=0, alias="", uri="", reason=reason
+        )
+    tags: dict[str, Any] = {
+        "depth.protocol": evaluation.protocol["name"],
+        "depth.split": evaluation.split,
+        "depth.num_images": evaluation.num_images,
+        "depth.network_sha256": checkpoint.network.sha256,
+        "depth.report": services.store.url_of(report.html.key),
+        **{f"depth.{metric}": value for metric, value in evaluation.per_image_mean.items()},
+    }
+    path = services.store.fetch(checkpoint.network, services.scratch)
+    version, alias = services.monitor.register_model(
+        services.run_id,
+        name,
+        str(path),
+        {key: str(value) for key, value in tags.items()},
+        f"depth.{config.metric}",
+        ("depth.protocol", "depth.split", "depth.num_images"),
+        [str(Path(__file__).resolve().parent.parent / "densedepth")],
+    )
+    return RegisteredModel(
+        dataset=checkpoint.dataset,
+        name=name,
+        version=version,
+        alias=alias,
+        uri=f"models:/{name}@{alias}",
+    )

@@ -1,0 +1,331 @@
+"""Raw frames -> ShardSet: read and check frames in parallel tasks, write tars to the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cluster.services import Services
+from cluster.storage import ObjectRef, ObjectStore
+from densedepth.errors import BadFrameError, DataError, MissingDataError
+from stages.artifacts import ShardSet, ShardSplit, SkippedFrame
+from stages.recipe import Settings
+
+if TYPE_CHECKING:
+    from densedepth.sample import EncodedSample, Frame, Reader, Split
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class SyntheticConfig(Settings):
+    """Scenes to be made, in the raw layout of a real data set, where none is at hand."""
+
+    num_train_scenes: int = Field(24, ge=1, description="rooms, or drives")
+    frames_per_scene: int = Field(8, ge=1, description="frames of each")
+    num_test: int = Field(24, ge=1, description="test frames, each of a scene of its own")
+    size_px: tuple[int, int] = Field((480, 640), description="height, width")
+    seed: int = Field(0, ge=0, description="another seed, other scenes")
+
+
+class ShardConfig(Settings):
+    """Where a data set's raw frames are, and how they become shards."""
+
+    format: str = Field(description="the raw layout, see docs/datasets.md")
+    root: str = Field("", description="folder of the raw data set, readable on every node")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="further arguments of the format's reader"
+    )
+    synthetic: SyntheticConfig | None = Field(
+        None, description="make the raw data set first, of rendered scenes, in root"
+    )
+    min_depth_m: float = Field(0.1, gt=0, description="nearest depth the network can say, metres")
+    max_depth_m: float = Field(10.0, gt=0, description="farthest depth the network can say, metres")
+    fill: Literal["none", "colorization"] = Field(
+        "none", description="fill holes of training depth by Levin's colorization"
+    )
+    samples_per_shard: int = Field(256, ge=1, description="frames in a tar")
+    max_bad_share: float = Field(
+        0.02, ge=0, le=1, description="share of unusable frames above which the stage stops"
+    )
+    max_frames: int | None = Field(None, ge=1, description="frames of each split at most")
+
+    @model_validator(mode="after")
+    def _check(self) -> "ShardConfig":
+        if self.min_depth_m >= self.max_depth_m:
+            raise ValueError(
+                f"the depth range is upside down: min_depth_m = {self.min_depth_m} is not below "
+                f"max_depth_m = {self.max_depth_m}"
+            )
+        if not self.root:
+            raise ValueError(
+                "root is not set: give the folder of the raw data set, for instance "
+                "shard.NAME.root=/data/nyu (docs/datasets.md says what must be in it)"
+            )
+        return self
+
+
+def run(config: ShardConfig, services: Services) -> ShardSet:
+    """Shard a data set.
+
+    Raises:
+        DataError: the raw data set is missing or empty, or too many of its frames are bad.
+    """
+    services.store.check_writable()
+    if config.synthetic:
+        _make_scenes(config, services)
+    reader = _reader(config)
+    jobs, skipped = _jobs(config, reader)
+    total = sum(len(frames) for _, frames in jobs)
+    num_bad, done_frames = 0, 0
+    results: dict[int, dict[str, Any]] = {}
+    for index, result in _in_parallel(config, services.store, reader, jobs):
+        results[index] = result
+        done_frames += len(jobs[index][1])
+        skipped += result["skipped"]
+        num_bad += len(result["skipped"])
+        services.progress(done_frames, total, "frames", f"{num_bad} bad" if num_bad else "")
+        if num_bad > config.max_bad_share * total:
+            first = "; ".join(f"{s.frame}: {s.reason}" for s in skipped[-min(num_bad, 5) :])
+            raise DataError(
+                f"{num_bad} of {done_frames} frames cannot be used, more than max_bad_share = "
+                f"{config.max_bad_share}: your data or their settings are broken. First: {first}"
+            )
+    splits: dict[str, ShardSplit] = {}
+    dense = True
+    for split in dict.fromkeys(name for name, _ in jobs):
+        parts = [results[i] for i, (name, _) in enumerate(jobs) if name == split]
+        parts = [part for part in parts if part["ref"] is not None]
+        if not parts:
+            raise DataError(f"{config.root}: no frame of the {split} split can be used")
+        splits[split] = _publish_manifest(config, services.store, split, parts)
+        if split == "train":
+            dense = all(part["dense"] for part in parts)
+    name = services.stage.partition(".")[2]
+    artifact = ShardSet(
+        dataset=name,
+        min_depth_m=config.min_depth_m,
+        max_depth_m=config.max_depth_m,
+        dense=dense,
+        splits=splits,
+        skipped=tuple(skipped),
+    )
+    services.log_metrics([(0, artifact.summary())])
+    for split_name, s in splits.items():
+        url = services.store.url_of(s.manifest.key)
+        services.monitor.log_dataset(
+            services.run_id, f"{name}-{split_name}", s.manifest.sha256, url, split_name
+        )
+    listing = [s.model_dump() for s in skipped]
+    services.log_bytes("skipped.json", json.dumps(listing, indent=1).encode())
+    return artifact
+
+
+def sources(config: ShardConfig) -> dict[str, str]:
+    """Say what the stage reads outside the store: file -> a mark that changes when it does.
+
+    The planner calls it; rendered scenes are a function of their settings alone.
+    """
+    if config.synthetic:
+        return {}
+    reader = _reader(config)
+    marks: dict[str, str] = {}
+    for split in SPLITS:
+        try:
+            listing = reader.list_frames(split)
+        except DataError:
+            if split != "val":
+                raise
+            continue
+        for frame in listing.frames[: config.max_frames]:
+            for path in (frame.image_path, frame.depth_path):
+                try:
+                    status = path.stat()
+                    marks[str(path)] = f"{status.st_size}/{status.st_mtime_ns}"
+                except OSError:
+                    marks[str(path)] = "missing"
+    return marks
+
+
+def _reader(config: ShardConfig) -> Reader:
+    from densedepth.data.formats import make_reader
+
+    return make_reader(config.format, config.root, **config.options)
+
+
+def _make_scenes(config: ShardConfig, services: Services) -> None:
+    """Write the rendered raw data set, unless the folder holds the same one, whole."""
+    from densedepth.data import synthetic
+
+    made = config.synthetic
+    assert made is not None
+    root, text = Path(config.root), made.model_dump_json()
+    mark = root / "complete.json"
+    if mark.is_file() and mark.read_text() == text:
+        return
+    shared: dict[str, Any] = {
+        "num_test": made.num_test,
+        "size_px": made.size_px,
+        "seed": made.seed,
+        "on_progress": lambda done, total: services.progress(done, total, "scenes", "rendering"),
+    }
+    if config.format.startswith("kitti"):
+        synthetic.write_kitti_like(
+            root,
+            num_train_drives=made.num_train_scenes,
+            frames_per_drive=made.frames_per_scene,
+            **shared,
+        )
+    else:
+        synthetic.write_nyu_like(
+            root,
+            num_train_scenes=made.num_train_scenes,
+            frames_per_scene=made.frames_per_scene,
+            **shared,
+        )
+    mark.write_text(text)
+
+
+def _jobs(
+    config: ShardConfig, reader: Reader
+) -> tuple[list[tuple[Split, tuple[Frame, ...]]], list[SkippedFrame]]:
+    """Cut the splits into shards' worth of frames; training frames are mixed beforehand."""
+    jobs: list[tuple[Split, tuple[Frame, ...]]] = []
+    skipped: list[SkippedFrame] = []
+    for split in SPLITS:
+        listing = reader.list_frames(split)
+        skipped += [
+            SkippedFrame(split=split, frame=s.line, reason=s.reason) for s in listing.skipped
+        ]
+        frames = list(listing.frames)
+        if split == "train":
+            frames.sort(key=lambda f: hashlib.sha256(f.key.encode()).digest())
+        frames = frames[: config.max_frames]
+        for start in range(0, len(frames), config.samples_per_shard):
+            jobs.append((split, tuple(frames[start : start + config.samples_per_shard])))
+    return jobs, skipped
+
+
+def _in_parallel(
+    config: ShardConfig,
+    store: ObjectStore,
+    reader: Reader,
+    jobs: Sequence[tuple[Split, tuple[Frame, ...]]],
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Run a Ray task for each shard and yield results as they come.
+
+    Rendered scenes lie on this node, so their tasks stay here.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    where = here if config.synthetic else "DEFAULT"
+    task = ray.remote(write_one_shard).options(num_cpus=1, scheduling_strategy=where)
+    reader_ref, store_ref, config_ref = ray.put(reader), ray.put(store), ray.put(config)
+    waiting = {
+        task.remote(config_ref, store_ref, reader_ref, split, frames): index
+        for index, (split, frames) in enumerate(jobs)
+    }
+    try:
+        while waiting:
+            done, _ = ray.wait(list(waiting), num_returns=1)
+            yield waiting.pop(done[0]), ray.get(done[0])
+    finally:
+        for handle in waiting:
+            ray.cancel(handle)
+
+
+def write_one_shard(
+    config: ShardConfig, store: ObjectStore, reader: Reader, split: Split, frames: Sequence[Frame]
+) -> dict[str, Any]:
+    """Read frames and publish them as one tar; bad frames are left out and told.
+
+    The key holds the tar's digest: equal content is one object, and no reader sees half of it.
+    """
+    from densedepth.data.shards import write_shard
+
+    skipped: list[SkippedFrame] = []
+    holes = 0
+
+    def usable() -> Iterator[EncodedSample]:
+        nonlocal holes
+        for frame in frames:
+            try:
+                sample = reader.read(frame)
+            except (BadFrameError, MissingDataError) as error:
+                skipped.append(SkippedFrame(split=split, frame=frame.key, reason=str(error)))
+                continue
+            if config.fill == "colorization" and split == "train":
+                sample = fill_holes(sample, config.max_depth_m)
+            holes += _has_holes(sample)
+            yield sample
+
+    with tempfile.TemporaryDirectory(prefix="shard-") as scratch:
+        path = Path(scratch) / "shard.tar"
+        count = write_shard(path, usable())
+        if count == 0:
+            return {"ref": None, "count": 0, "skipped": skipped, "dense": True}
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        key = f"shards/{digest[:2]}/{digest}.tar"
+        known = store.stat(key)
+        if known is not None and known.size_bytes == path.stat().st_size:
+            ref = ObjectRef(key=key, size_bytes=known.size_bytes, sha256=digest)
+        else:
+            ref = store.put_file(key, path)
+    return {"ref": ref, "count": count, "skipped": skipped, "dense": holes == 0}
+
+
+def fill_holes(sample: EncodedSample, max_depth_m: float) -> EncodedSample:
+    """Fill a sample's holes by colorization; steps are fine enough for the filled values."""
+    import numpy as np
+
+    from densedepth.data.colorization import fill_depth
+    from densedepth.data.encode import decode, encode_depth_png
+
+    arrays = decode(sample)
+    filled_m = fill_depth(arrays.image, arrays.depth_m)
+    unit_m = sample.depth_unit_m if sample.depth_unit_m * 65535 < 2 * max_depth_m else 1 / 256
+    if max_depth_m <= 20:
+        unit_m = 1e-3
+    units = np.clip(np.round(filled_m / unit_m), 1, 65535).astype(np.uint16)
+    return dataclasses.replace(
+        sample,
+        depth_png=encode_depth_png(units),
+        depth_unit_m=unit_m,
+        info={**sample.info, "filled": "colorization"},
+    )
+
+
+def _has_holes(sample: EncodedSample) -> bool:
+    from densedepth.data.encode import decode_depth_m
+
+    return bool((decode_depth_m(sample) == 0).any())
+
+
+def _publish_manifest(
+    config: ShardConfig, store: ObjectStore, split: str, parts: Sequence[dict[str, Any]]
+) -> ShardSplit:
+    """Write the split's manifest after all its tars; its digest is the split's version."""
+    manifest = {
+        "format": "depth-shards/1",
+        "split": split,
+        "min_depth_m": config.min_depth_m,
+        "max_depth_m": config.max_depth_m,
+        "shards": [{**p["ref"].model_dump(), "num_samples": p["count"]} for p in parts],
+        "num_samples": sum(p["count"] for p in parts),
+    }
+    data = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    return ShardSplit(
+        manifest=store.put_bytes(f"manifests/{split}-{digest[:16]}.json", data),
+        shards=tuple(p["ref"] for p in parts),
+        num_samples_per_shard=tuple(p["count"] for p in parts),
+    )

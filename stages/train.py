@@ -1,0 +1,76 @@
+"""ShardSet -> Checkpoint: DDP training by Ray Train, restarted where it was when a worker dies."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from cluster.services import Services
+from stages.artifacts import Checkpoint, EpochRecord, ShardSet
+from stages.recipe import Recipe
+from stages.trainer import ScalingSettings, TrainJob, make_trainer
+from stages.worker import train_worker
+
+
+class TrainConfig(ScalingSettings):
+    """The main training of a data set."""
+
+    recipe: Recipe = Field(default_factory=Recipe, description="how the network is trained")
+
+
+def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint:
+    """Train a network.
+
+    Raises:
+        ValueError: the settings ask for what the cluster does not have.
+    """
+    scaling = ScalingSettings(**config.model_dump(include=set(ScalingSettings.model_fields)))
+    job = TrainJob(recipe=config.recipe, scaling=scaling, shards=shards)
+    services.log_params({"recipe": config.recipe.model_dump(), "num_workers": config.num_workers})
+    for split in ("train", "val"):
+        if split in shards.splits:
+            manifest = shards.splits[split].manifest
+            url = services.store.url_of(manifest.key)
+            services.monitor.log_dataset(
+                services.run_id, f"{shards.dataset}-{split}", manifest.sha256, url, split
+            )
+    services.progress(0, 0, "steps", f"starting {config.num_workers} workers")
+    result = make_trainer(train_worker, job, services).fit()
+    artifact = keep_network(job, services, result)
+    services.log_metrics([(0, artifact.summary())])
+    history = [record.model_dump() for record in artifact.epochs]
+    services.log_bytes("curve.json", json.dumps(history, indent=1).encode())
+    return artifact
+
+
+def keep_network(job: TrainJob, services: Services, result: Any) -> Checkpoint:
+    """Copy the chosen network from Ray's folder into the store.
+
+    Raises:
+        RuntimeError: training ended without a checkpoint.
+    """
+    import torch
+
+    if result.checkpoint is None:
+        raise RuntimeError("training ended without a checkpoint; Ray's logs say why")
+    with result.checkpoint.as_directory() as folder:
+        state = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
+    history = tuple(EpochRecord.model_validate(record) for record in state["history"])
+    chosen, best_epoch = result.checkpoint, history[-1].epoch
+    if job.keeps_best:
+        chosen, metrics = min(result.best_checkpoints, key=lambda pair: pair[1]["val_loss"])
+        best_epoch = int(metrics["epoch"])
+    with chosen.as_directory() as folder:
+        path = Path(folder) / "network.safetensors"
+        ref = services.store.put_file(f"networks/{services.key}.safetensors", path)
+    return Checkpoint(
+        dataset=job.shards.dataset,
+        network=ref,
+        recipe=job.recipe.model_dump(mode="json"),
+        best_epoch=best_epoch,
+        epochs=history,
+        num_parameters=state["num_parameters"],
+        train_seconds=sum(record.seconds for record in history),
+        num_workers=job.scaling.num_workers,
+    )

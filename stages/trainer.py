@@ -1,0 +1,101 @@
+"""The Ray trainer that ``train`` and ``ablate`` start: its size, its place, its restarts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from cluster.services import Services
+from stages.artifacts import ShardSet
+from stages.recipe import Recipe, Settings
+
+
+class ScalingSettings(Settings):
+    """How many workers, and what each is given."""
+
+    num_workers: int = Field(1, ge=1, description="DDP ranks; each has a part of the global batch")
+    use_gpu: bool | Literal["auto"] = Field(
+        "auto", description="a GPU for each worker; auto = where the cluster has them"
+    )
+    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs Ray sets aside for each worker")
+    threads_per_worker: int | None = Field(
+        None, ge=1, description="threads of a worker's maths on the CPU; none = cpus_per_worker"
+    )
+    loader_processes: int = Field(0, ge=0, description="decoding processes of each worker")
+    max_failures: int = Field(2, ge=0, description="restarts of a training whose worker died")
+    max_train_samples: int | None = Field(
+        None, ge=1, description="training frames at most (whole shards)"
+    )
+
+
+class TrainJob(Settings):
+    """All that a worker must know; travels as JSON."""
+
+    recipe: Recipe
+    scaling: ScalingSettings
+    shards: ShardSet
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best validation loss chooses the network; else the last is kept."""
+        return self.recipe.keep == "best" and "val" in self.shards.splits
+
+
+def make_trainer(
+    worker: Callable[[dict[str, Any]], None],
+    job: TrainJob,
+    services: Services,
+    callbacks: Sequence[Any] = (),
+) -> Any:
+    """Return a ``TorchTrainer`` that runs the job, or goes on with it after a restart.
+
+    Ray's folder for it is named by ``services.key``: the same job after a driver's death finds
+    its checkpoints, another job never does.
+    """
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    scaling = job.scaling
+    gpu = use_gpu(scaling)
+    location, filesystem = services.store.ray_location("ray")
+    score = "val_loss" if job.keeps_best else None
+    return TorchTrainer(
+        worker,
+        train_loop_config={"job": job.model_dump_json(), "services": services},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=scaling.num_workers,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": scaling.cpus_per_worker, **({"GPU": 1} if gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=services.key.replace("/", "-"),
+            storage_path=location,
+            storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=1,
+                checkpoint_score_attribute=score,
+                checkpoint_score_order="min" if score else "max",
+            ),
+            callbacks=list(callbacks),
+        ),
+    )
+
+
+def use_gpu(scaling: ScalingSettings) -> bool:
+    """Decide whether workers get GPUs.
+
+    Raises:
+        ValueError: GPUs are asked for and the cluster has too few.
+    """
+    import ray
+
+    available = int(ray.cluster_resources().get("GPU", 0))
+    if scaling.use_gpu == "auto":
+        return available >= scaling.num_workers
+    if scaling.use_gpu and available == 0:
+        raise ValueError(
+            f"use_gpu = true, but the cluster has no GPU for {scaling.num_workers} workers: "
+            "set use_gpu = false or 'auto', or add GPU nodes"
+        )
+    return scaling.use_gpu

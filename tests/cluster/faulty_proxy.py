@@ -1,0 +1,140 @@
+"""An HTTP proxy that spoils chosen replies of a real server: faults that none makes on demand."""
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+
+class Fault(Enum):
+    """What happens to one reply."""
+
+    LOSE_REPLY = auto()  # the server does the work, the client hears nothing
+    CUT_BODY = auto()  # the connection ends after half the body
+    FLIP_BIT = auto()  # the body arrives with one bit changed
+    SLOW_DOWN = auto()  # 503 SlowDown; the server is not asked
+    CONFLICT = auto()  # 409 ConditionalRequestConflict; the server is not asked
+    NOT_IMPLEMENTED = auto()  # 501; the server is not asked
+
+
+_REFUSALS = {
+    Fault.SLOW_DOWN: (503, "SlowDown"),
+    Fault.CONFLICT: (409, "ConditionalRequestConflict"),
+    Fault.NOT_IMPLEMENTED: (501, "NotImplemented"),
+}
+
+
+class FaultyProxy:
+    """Where the proxy listens, what it has seen and what it will spoil.
+
+    Attributes:
+        url: What AWS_ENDPOINT_URL must be.
+        num_requests: How many of each method have come.
+    """
+
+    def __init__(self, upstream_url: str) -> None:
+        self.upstream = urlsplit(upstream_url).netloc
+        self.num_requests: Counter[str] = Counter()
+        self.reply_delay_s = 0.0
+        self._faults: deque[tuple[str, Fault]] = deque()
+        self._lock = threading.Lock()
+        self.url = ""
+
+    def spoil(self, method: str, *faults: Fault) -> None:
+        """Spoil the next replies to this method, in this order."""
+        self._faults.extend((method, fault) for fault in faults)
+
+    def next_fault(self, method: str) -> Fault | None:
+        """Count a request; take the fault that waits for it."""
+        with self._lock:
+            self.num_requests[method] += 1
+            if self._faults and self._faults[0][0] == method:
+                return self._faults.popleft()[1]
+            return None
+
+    @property
+    def all_faults_happened(self) -> bool:
+        """Whether no fault waits any more."""
+        return not self._faults
+
+
+@contextmanager
+def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
+    """Run a proxy before a server on 127.0.0.1."""
+    proxy = FaultyProxy(upstream_url)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            fault = proxy.next_fault(self.command)
+            if fault in _REFUSALS:
+                status, code = _REFUSALS[fault]
+                error = f"<Error><Code>{code}</Code><Message>asked for</Message></Error>".encode()
+                self.answer(status, [("Content-Type", "application/xml")], error)
+                return
+            upstream = HTTPConnection(proxy.upstream, timeout=30)
+            try:
+                upstream.putrequest(self.command, self.path, True, True)
+                for name, value in self.headers.items():
+                    if name.lower() != "expect":
+                        upstream.putheader(name, value)
+                upstream.endheaders(body or None)
+                reply = upstream.getresponse()
+                data, headers = reply.read(), reply.getheaders()
+            finally:
+                upstream.close()
+            time.sleep(proxy.reply_delay_s)
+            if fault is Fault.LOSE_REPLY:
+                self.close_connection = True
+            elif self.command == "HEAD":
+                self.answer(reply.status, headers, None)
+            else:
+                self.answer(reply.status, headers, data, fault)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward  # noqa: N815
+
+        def answer(
+            self,
+            status: int,
+            headers: list[tuple[str, str]],
+            data: bytes | None,
+            fault: Fault | None = None,
+        ) -> None:
+            self.send_response_only(status)
+            ours = {"transfer-encoding", "connection"} | (
+                set() if data is None else {"content-length"}
+            )
+            for name, value in headers:
+                if name.lower() not in ours:
+                    self.send_header(name, value)
+            if data is not None:
+                self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if fault is Fault.FLIP_BIT:
+                data = bytes([data[0] ^ 1]) + data[1:]
+            if fault is Fault.CUT_BODY:
+                data = data[: len(data) // 2]
+                self.close_connection = True
+            self.wfile.write(data or b"")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

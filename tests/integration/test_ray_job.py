@@ -1,0 +1,236 @@
+"""The pipeline as a Ray job: `ray start --head` here, `ray job submit --working-dir .` to it."""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cluster.session import PROJECT_ROOT
+
+pytestmark = pytest.mark.cluster
+
+BIN = Path(sys.executable).parent
+MAX_PACKAGE_MB = 5.0
+PACKAGES = ("pipeline", "stages", "cluster", "densedepth")
+
+ONE_STAGE = """
+[shard.nyu]
+format = "nyu_densedepth"
+root = "outputs:raw/rooms"
+
+[shard.nyu.synthetic]
+num_train_scenes = 2
+frames_per_scene = 1
+num_test = 1
+size_px = [48, 64]
+"""
+
+PROBE = (
+    "import ray; ray.init(log_to_driver=False); "
+    "probe = ray.remote(num_cpus=1)(lambda: (__import__('time').sleep(2), "
+    f"[(__import__('os').getpid(), __import__(name).__file__) for name in {PACKAGES}])[1]); "
+    "found = sum(ray.get([probe.remote(), probe.remote()]), []); "
+    "[print('FOUND', *pair) for pair in found]"
+)
+"""Imports the packages in two workers at once; single quotes only, a shell reads it."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray of this test's own: its pages, its files, and the environment of its clients."""
+
+    url: str
+    folder: Path
+    env: dict[str, str]
+
+    def ray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Ray's command-line tool against this head."""
+        return subprocess.run(
+            [str(BIN / "ray"), *arguments],
+            cwd=PROJECT_ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def submit(self, *entrypoint: str) -> subprocess.CompletedProcess[str]:
+        """Submit the working tree as a job and wait for its end."""
+        return self.ray(
+            "job", "submit", "--address", self.url, "--working-dir", ".", "--", *entrypoint
+        )
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """Start a head with a token of its own; end the processes that this test started, no others."""
+    folder = Path(tempfile.mkdtemp(prefix="rj-"))  # short: Ray's sockets lie below it
+    gcs, dashboard, agent, client, metrics = _free_ports(5)
+    url = f"http://127.0.0.1:{dashboard}"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_COLOR_PREFIX": "0",
+        "DEPTH_OUTPUTS": str(folder / "outputs"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [
+        *[str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--num-gpus=0"],
+        *["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--port={gcs}"],
+        *[f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"],
+        *[f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"],
+        *["--object-store-memory=100000000", f"--temp-dir={folder}", "--disable-usage-stats"],
+    ]
+    with (folder / "start.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        _wait_until_jobs_are_taken(url, env["RAY_AUTH_TOKEN"], process, folder / "start.log")
+        yield Head(url, folder, env)
+    finally:
+        left = _end(process)
+        shutil.rmtree(folder, ignore_errors=True)
+    assert not left, f"processes of the test's Ray outlived it: {left}"
+
+
+def test_a_plan_runs_in_a_job_and_its_output_is_in_the_job_log(head: Head) -> None:
+    done = head.submit("python", "-m", "pipeline.run", "demo", "--plan")
+    assert done.returncode == 0, done.stdout + done.stderr
+    logs = head.ray("job", "logs", "--address", head.url, _job_id(done))
+    for text in (done.stdout, logs.stdout):
+        assert "Plan of demo-" in text
+        for stage in ("shard.nyu", "train.kitti", "evaluate.nyu", "report", "register"):
+            assert re.search(rf"^{re.escape(stage)} +run ", text, re.MULTILINE), stage
+
+
+def test_jobs_that_fail_and_jobs_that_work_say_so_by_exit_code_and_log(head: Head) -> None:
+    table = head.folder / "one_stage.toml"
+    table.write_text(ONE_STAGE)
+    with ThreadPoolExecutor(2) as pool:
+        works = pool.submit(head.submit, "python", "-m", "pipeline.run", str(table))
+        fails = pool.submit(head.submit, "python", "-m", "pipeline.run", "demmo", "lr=1")
+    worked, failed = works.result(), fails.result()
+    assert worked.returncode == 0, worked.stdout + worked.stderr
+    assert re.search(r"^shard\.nyu +runs +never run", worked.stdout, re.MULTILINE)
+    assert re.search(r"^shard\.nyu +done +in \d+ s", worked.stdout, re.MULTILINE)
+    assert list((head.folder / "outputs" / "store").rglob("*.tar"))
+    assert failed.returncode == 1
+    assert "no such preset (did you mean demo?)" in failed.stdout
+    assert "failed with exit code 2" in failed.stdout
+
+
+def test_what_is_uploaded_is_the_code_and_is_small(head: Head) -> None:
+    done = head.submit("true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    packages = list(head.folder.glob("session_*/runtime_resources/working_dir_files/_ray_pkg_*"))
+    folders = [path for path in packages if path.is_dir()]
+    assert folders
+    for folder in folders:
+        size_mb = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 2**20
+        assert 0.05 < size_mb < MAX_PACKAGE_MB, f"{size_mb:.1f} MB"
+        names = {path.name for path in folder.iterdir()}
+        assert set(PACKAGES) <= names
+        assert (folder / "pipeline" / "presets" / "nyu.toml").is_file()
+        assert not names & {".git", ".venv", ".cache", "outputs", "tests", "docs", "benchmarks"}
+
+
+def test_every_worker_imports_the_uploaded_packages_not_installed_ones(head: Head) -> None:
+    done = head.submit("python", "-c", PROBE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    assert len(found) == 2 * len(PACKAGES)
+    assert len({pid for pid, _ in found}) == 2, "the two tasks shared a worker"
+    for _, path in found:
+        assert "/working_dir_files/_ray_pkg_" in path
+
+
+def test_a_client_without_the_token_is_turned_away(head: Head) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(f"{head.url}/api/jobs/", timeout=10)
+    assert refusal.value.code == 401
+
+
+def _job_id(done: subprocess.CompletedProcess[str]) -> str:
+    match = re.search(r"raysubmit_\w+", done.stdout)
+    assert match, done.stdout
+    return match.group()
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _wait_until_jobs_are_taken(
+    url: str, token: str, process: subprocess.Popen[bytes], log: Path
+) -> None:
+    """Return when the head answers and has a job agent; fail with its log when it ends."""
+    request = urllib.request.Request(
+        f"{url}/api/jobs/", headers={"Authorization": f"Bearer {token}"}
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(request, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"Ray did not start (exit code {process.poll()}):\n{log.read_text()[-3000:]}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> list[str]:
+    """End the head and all in its session; return those that had to be left."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    deadline = time.monotonic() + 10
+    while (members := _session_members(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for pid in members:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5 if members else 0)
+    return [str(pid) for pid in _session_members(process.pid)]
+
+
+def _session_members(session_id: int) -> list[int]:
+    """Return the living processes of a session that this test began."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(session) == session_id and state != "Z":
+            found.append(int(entry.name))
+    return found

@@ -1,0 +1,141 @@
+"""The configuration: presets, overrides, and every mistake at once."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import PipelineConfig, load_config, preset_names
+from pipeline.errors import ConfigMistakes
+
+ROOTS = {"nyu": ["shard.nyu.root=/data"], "kitti": ["shard.kitti.root=/data"], "demo": []}
+ROOTS["nyu_small"] = ROOTS["nyu"]
+
+
+def mistakes(preset: str, *overrides: str) -> str:
+    with pytest.raises(ConfigMistakes) as caught:
+        load_config(preset, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_loads_once_its_data_root_is_given(preset):
+    assert load_config(preset, ROOTS[preset]).name == preset
+
+
+@pytest.mark.parametrize("preset", ["nyu", "kitti", "nyu_small"])
+def test_a_preset_without_its_data_root_says_what_to_set(preset):
+    branch = preset.partition("_")[0]
+    assert f"shard.{branch}: root is not set: give the folder" in mistakes(preset)
+
+
+def test_the_papers_settings_are_the_preset_nyu():
+    recipe = load_config("nyu", ROOTS["nyu"]).train["nyu"].recipe
+    assert recipe.network.encoder == "densenet169"
+    assert recipe.network.decoder_width == 1.0
+    assert not recipe.network.conva_activation
+    assert recipe.network.align_corners
+    assert (recipe.optimiser.learning_rate, recipe.optimiser.schedule) == (1e-4, "constant")
+    assert (recipe.optimiser.beta1, recipe.optimiser.beta2) == (0.9, 0.999)
+    assert recipe.global_batch_size == 8
+    assert recipe.input_size_px == (480, 640)
+    assert (recipe.loss.l1_weight, recipe.loss.gradient_weight) == (0.1, 1.0)
+    assert recipe.augment.channel_swap_probability == 0.25
+
+
+def test_overrides_take_toml_values_and_plain_text():
+    config = load_config(
+        "demo", ["train.nyu.recipe.epochs=3", "shard.nyu.root=/some/folder", "store=/a=b"]
+    )
+    assert config.train["nyu"].recipe.epochs == 3
+    assert config.shard["nyu"].root == "/some/folder"
+    assert config.store == "/a=b"
+
+
+def test_all_mistakes_come_at_once_each_with_key_value_reason_and_nearest_name():
+    text = mistakes(
+        "demo",
+        "train.nyu.recipe.epocs=3",
+        "train.nyu.recipe.global_batch_size=-1",
+        "evaluate.kitti.protocol=kitti_eigen_grag",
+        "trian.nyu.num_workers=2",
+        "nonsense",
+    )
+    assert text.startswith("5 mistakes in the configuration:")
+    assert "train.nyu.recipe.epocs = 3: no such key (did you mean epochs?)" in text
+    assert "train.nyu.recipe.global_batch_size = -1: Input should be greater than" in text
+    assert "evaluate.kitti.protocol" in text
+    assert "did you mean kitti_eigen_garg?" in text
+    assert "trian: no such key (did you mean train?)" in text
+    assert "nonsense: an override has the form KEY=VALUE" in text
+
+
+def test_an_unknown_preset_names_the_nearest():
+    assert "nyu_smal: no such preset (did you mean nyu_small?)" in mistakes("nyu_smal")
+
+
+def test_a_depth_range_upside_down_is_refused_with_both_values():
+    text = mistakes("demo", "shard.nyu.min_depth_m=20")
+    assert "upside down: min_depth_m = 20.0 is not below max_depth_m = 10.0" in text
+
+
+def test_an_input_size_that_the_encoder_cannot_halve_is_refused_with_the_nearest():
+    text = mistakes("demo", "train.nyu.recipe.input_size_px=[100, 128]")
+    assert "multiples of 32" in text
+    assert "[96, 128]" in text
+
+
+def test_a_training_without_data_is_found_across_tables():
+    text = mistakes("demo", "train.nyv.num_workers=2")
+    assert "train.nyv: there is no [shard.nyv] that it could use (did you mean nyu?)" in text
+
+
+def test_a_study_that_changes_a_setting_there_is_not_is_refused():
+    text = mistakes("demo", 'ablate.nyu.studies.odd={set={"network.encodr"="x"}}')
+    assert "a recipe has no setting 'network.encodr'" in text
+
+
+def test_an_ablation_starts_from_the_training_recipe():
+    config = load_config("demo", ["train.nyu.recipe.optimiser.learning_rate=0.123"])
+    assert config.ablate["nyu"].recipe.optimiser.learning_rate == 0.123
+    assert config.ablate["nyu"].recipe.epochs != config.train["nyu"].recipe.epochs
+
+
+def test_the_run_id_depends_on_what_is_computed_and_not_on_which_ray_computes_it():
+    base = load_config("demo").run_id()
+    assert base == load_config("demo", ["session.num_cpus=8"]).run_id()
+    assert base != load_config("demo", ["train.nyu.recipe.epochs=3"]).run_id()
+
+
+def test_a_users_own_file_is_a_preset(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[shard.mine]\nformat = "image_pairs"\nroot = "/x"\n')
+    config = load_config(str(path))
+    assert config.name == "mine"
+    assert list(config.shard) == ["mine"]
+
+
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path):
+    path = tmp_path / "bad.toml"
+    path.write_text("[shard")
+    assert "bad.toml: not TOML" in mistakes(str(path))
+
+
+def test_mistakes_survive_pickling():
+    with pytest.raises(ConfigMistakes) as caught:
+        load_config("nope")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_the_configuration_is_frozen():
+    config: PipelineConfig = load_config("demo")
+    with pytest.raises(ValueError, match="frozen"):
+        config.name = "other"  # type: ignore[misc]
+
+
+def test_outputs_go_where_the_environment_says(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))
+    config = load_config("demo")
+    assert config.store == str(tmp_path / "store")
+    assert config.tracking.uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert config.shard["nyu"].root == str(tmp_path / "raw/nyu_rooms")

@@ -1,0 +1,102 @@
+"""Fingerprints: what changes them and what does not, and how a change is named."""
+
+import types
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from pipeline import fingerprint as module
+from pipeline.dag import Node
+from pipeline.fingerprint import Fingerprint, fingerprint
+
+
+class Config(BaseModel):
+    learning_rate: float = 1e-4
+    nested: dict[str, int] = {"a": 1}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch) -> Path:
+    """A project of four files: a stage, what it uses, what that uses, and a stranger."""
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "densedepth").mkdir()
+    (tmp_path / "stages/work.py").write_text(
+        "from densedepth.used import f\n\ndef run():\n    return f(1)\n"
+    )
+    (tmp_path / "densedepth/used.py").write_text(
+        "def f(x):\n    from densedepth import deep\n    return deep.g(x)\n"
+    )
+    (tmp_path / "densedepth/deep.py").write_text("import torch\n\ndef g(x):\n    return x\n")
+    (tmp_path / "densedepth/stranger.py").write_text("y = 1\n")
+    monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path)
+    return tmp_path
+
+
+def take(config: Config | None = None, inputs: dict[str, str] | None = None) -> Fingerprint:
+    module._reached.cache_clear()
+    module._read.cache_clear()
+    stage = types.ModuleType("stages.work")
+    return fingerprint(Node("work", stage, config or Config()), inputs or {})
+
+
+def test_code_is_followed_through_imports_inside_functions(project: Path):
+    assert set(take().code) == {"stages/work.py", "densedepth/used.py", "densedepth/deep.py"}
+    assert set(take().libraries) == {"torch"}
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "changes"),
+    [
+        ("densedepth/deep.py", "import torch\n\ndef g(x):\n    return x + 1\n", True),
+        ("densedepth/deep.py", "import torch\n# why\n\n\ndef g( x ):\n    return x\n", False),
+        ("densedepth/deep.py", 'import torch\n\ndef g(x):\n    """Doc."""\n    return x\n', False),
+        ("densedepth/stranger.py", "y = 2\n", False),
+        ("stages/work.py", "from densedepth.used import f\n\ndef run():\n    return f(2)\n", True),
+    ],
+)
+def test_code_counts_by_its_meaning(project: Path, path: str, text: str, changes: bool):
+    before = take()
+    (project / path).write_text(text)
+    after = take()
+    assert (before.digest() != after.digest()) == changes
+    if changes:
+        assert after.differences(before) == [f"code {path}"]
+
+
+def test_a_setting_is_named_with_both_values(project: Path):
+    before = take(Config())
+    after = take(Config(learning_rate=3e-4, nested={"a": 2}))
+    assert after.differences(before) == ["learning_rate 0.0001 -> 0.0003", "nested.a 1 -> 2"]
+
+
+def test_an_input_and_a_library_are_named(project: Path, monkeypatch):
+    before = take(inputs={"shard.nyu": "1"})
+    module._version.cache_clear()
+    monkeypatch.setattr(module.importlib.metadata, "version", lambda name: "9.9")
+    after = take(inputs={"shard.nyu": "2"})
+    module._version.cache_clear()
+    differences = after.differences(before)
+    assert differences[0] == "input shard.nyu"
+    assert differences[1].startswith("library torch ")
+    assert differences[1].endswith("-> 9.9")
+
+
+def test_source_files_are_counted():
+    def mark(**sources: str) -> Fingerprint:
+        return Fingerprint(code={}, config={}, inputs={}, sources=sources, libraries={})
+
+    assert mark(a="1", b="2", c="3").differences(mark(a="1", b="1")) == ["2 source files changed"]
+
+
+def test_the_real_stages_reach_what_they_use_and_no_more():
+    from stages import shard, train
+
+    module._reached.cache_clear()
+    module._read.cache_clear()
+    shard_code = module._reached(shard.__name__)
+    train_code = module._reached(train.__name__)
+    assert "densedepth/losses.py" in train_code
+    assert "densedepth/losses.py" not in shard_code
+    assert "densedepth/data/nyu.py" in shard_code
+    assert not any(path.startswith(("cluster/", "pipeline/")) for path in shard_code)
