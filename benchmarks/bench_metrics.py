@@ -12,8 +12,8 @@ metrics by depth range too, which the peer does not compute.
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,15 +118,29 @@ def open_session(
     else:
         paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment["env_vars"]["PYTHONPATH"] = os.pathsep.join(paths)
-        ray.init(
+        _start_here(
             num_cpus=config.num_cpus,
             include_dashboard=False,
             object_store_memory=config.object_store_mb * 2**20,
             runtime_env=environment,
             log_to_driver=False,
-            logging_level="warning" if sys.stderr.isatty() else "error",
+            logging_level="error",
         )
     try:
         yield Session(tracking, artifact_root)
     finally:
         ray.shutdown()
+
+
+def _start_here(attempts: int = 3, **arguments: Any) -> None:
+    """Start Ray on this machine; a busy one can need more than the 30 s that Ray gives itself."""
+    import ray
+
+    for attempt in range(1, attempts + 1):
+        try:
+            ray.init(**arguments)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if attempt == attempts or "timed out during startup" not in str(error):
+                raise

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from densedepth.model import without_autocast
+from densedepth.precision import without_autocast
 
 WINDOW_PX = 11
 _SIGMA_PX = 1.5
@@ -186,16 +186,14 @@ def ssim_term(
     """
     c1 = (0.01 * max_target) ** 2
     c2 = (0.03 * max_target) ** 2
-    moments = torch.stack((difference, difference.square(), target * (target + difference)))
-    mean_d, square_d, product = _blur(moments, window)
+    maps = [difference, difference.square(), target * (target + difference), target]
     if valid is None:
-        (mean_y,) = _blur(target[None], window)
+        mean_d, square_d, product, mean_y = _blur(torch.stack(maps), window)
     else:
-        mass, mean_y = _blur(torch.stack((valid.to(target.dtype), target)), window)
+        maps.append(valid.to(target.dtype))
+        *moments, mass = _blur(torch.stack(maps), window)
         scale = mass.clamp_min(_LEAST_MASS).reciprocal()
-        mean_d, square_d, product, mean_y = (
-            moment * scale for moment in (mean_d, square_d, product, mean_y)
-        )
+        mean_d, square_d, product, mean_y = (moment * scale for moment in moments)
     mean_x = mean_y + mean_d
     variance_d = (square_d - mean_d.square()).clamp_min(0.0)
     # The variances' sum is at least half the difference's variance; rounding may break that.

@@ -162,7 +162,7 @@ def image_metrics(
 
     pred, gt = _select(pred, gt, valid.ravel())
 
-    parts: list[Float64[np.ndarray, "10"]] = []
+    parts: list[np.ndarray] = []
     is_left = np.ones(gt.shape, dtype=np.bool_)
     for lower_m, upper_m, is_last in _ranges(range_edges_m):
         is_inside = (gt >= lower_m) & ((gt <= upper_m) if is_last else (gt < upper_m))

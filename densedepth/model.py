@@ -4,7 +4,6 @@ Alhashim and Wonka, "High Quality Monocular Depth Estimation via Transfer Learni
 arXiv 1812.11941. The modules carry the names of the paper's table of layers.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from densedepth.encoders import build_encoder
+from densedepth.precision import without_autocast
 
 InputNormalisation = Literal["none", "imagenet"]
 SIZE_MULTIPLE_PX = 32
@@ -165,13 +165,6 @@ class DenseDepth(nn.Module):
         # In bfloat16 the result would have 8 significant bits, a step of 0.4 %.
         with without_autocast(x.device):
             return self.conv3(x.to(self.conv3.weight.dtype))
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Switch autocast off; does nothing on a device that has none, such as ``meta``."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device_type=device.type, enabled=False)
-    return nullcontext()
 
 
 def _decoder_channels(encoder_channels: int, decoder_width: float | None) -> int:

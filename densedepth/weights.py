@@ -4,8 +4,8 @@ import hashlib
 import pickle
 import re
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -81,6 +81,11 @@ def _named_file(weights: str, sha256: str | None) -> Path:
                 f"{shown}: weights are read from file, http and https URLs; "
                 f"download the file and {_OFFLINE_HINT}"
             )
+        if url.username is not None or url.password is not None:
+            raise WeightsError(
+                f"{shown}: a URL with a user name or password cannot be read; "
+                f"use a signed URL, or download the file and {_OFFLINE_HINT}"
+            )
         if sha256 is None:
             raise WeightsError(f"{shown}: set sha256, so that the file can be trusted")
         if url.scheme != "file":
@@ -102,7 +107,7 @@ def _download(url: str, name: str, hash_prefix: str, shown: str | None = None) -
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
-        except (URLError, OSError) as error:
+        except (OSError, HTTPException) as error:
             raise WeightsError(
                 f"cannot download {shown} ({error}): put the file at {path}, or {_OFFLINE_HINT}"
             ) from error

@@ -44,6 +44,7 @@ class RunDisplay:
         """Move a stage to ``runs``, ``done``, ``cached`` or ``failed``."""
         self._states[stage], self._notes[stage] = state, note
         self._started.setdefault(stage, time.monotonic())
+        self._last_line[stage] = (time.monotonic(), note)
         if self._live is None:
             self.console.print(f"{stage:<16} {state:<7} {note}", markup=False, highlight=False)
         else:

@@ -7,6 +7,7 @@ finished stays, and the same command goes on from there.
 import contextlib
 import datetime
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,12 +140,7 @@ class Execution:
             try:
                 artifact = self._session.result(handle)
             except Exception as error:
-                self.failures[node.name] = f"{type(error).__name__}: {error}"
-                self.display.set(node.name, "failed", self.failures[node.name])
-                services.monitor.set_tags(
-                    services.run_id, {"depth.error": self.failures[node.name][:4000]}
-                )
-                services.monitor.finish(services.run_id, "FAILED")
+                self._fail(node.name, services, error)
                 continue
             assert decision.fingerprint is not None
             record = StageRecord(
@@ -162,6 +158,15 @@ class Execution:
             services.monitor.finish(services.run_id, "FINISHED")
             self.display.set(node.name, "done", f"in {duration_text(seconds)}")
         self.display.progress(self._session.monitor.snapshot())
+
+    def _fail(self, name: str, services: Services, error: Exception) -> None:
+        """Note a stage's failure; the traceback goes to its MLflow run."""
+        self.failures[name] = f"{type(error).__name__}: {error}"
+        self.display.set(name, "failed", self.failures[name])
+        trace = "".join(traceback.format_exception(error))
+        services.monitor.set_tags(services.run_id, {"depth.error": self.failures[name][:4000]})
+        services.monitor.log_bytes(services.run_id, "error.txt", trace.encode())
+        services.monitor.finish(services.run_id, "FAILED")
 
     def _log_summary(self, monitor: MonitorHandle, record: StageRecord) -> None:
         """Copy a stage's few figures to the pipeline's run, where runs are compared."""

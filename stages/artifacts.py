@@ -69,6 +69,7 @@ class ShardSet(Artifact):
     dataset: str
     min_depth_m: float
     max_depth_m: float
+    dense: bool
     splits: dict[str, ShardSplit]
     skipped: tuple[SkippedFrame, ...] = ()
 

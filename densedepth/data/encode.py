@@ -90,19 +90,26 @@ def depth_bits(data: bytes, name: str = "depth") -> int:
     except ValueError as error:
         raise BadFrameError(name, str(error)) from error
     if not header.is_grey or header.bits not in (8, 16):
-        raise BadFrameError(name, f"a depth map is an 8- or 16-bit grey PNG, this is a {header}")
+        raise BadFrameError(name, f"a depth map is an 8- or 16-bit grey PNG; this is: {header}")
     return header.bits
 
 
-def decode_depth_m(
-    data: bytes, depth_unit_m: float, name: str = "depth"
-) -> Float32[np.ndarray, "h w"]:
-    """Decode a depth PNG to metres; 0 = no measurement.
+def decode_depth_m(encoded: EncodedSample, name: str = "") -> Float32[np.ndarray, "h w"]:
+    """Decode a sample's depth to metres; 0 = no measurement.
+
+    Steps are divided by steps per metre, not multiplied by metres per step: 1000 and 256 are
+    exact numbers and 1/1000 is none, so 10 m in a file are 10 m and not the float next to it,
+    which a protocol's ``depth < 10`` would take in.
+
+    Args:
+        encoded: the sample.
+        name: the file that an error names; by default made from the key.
 
     Raises:
         BadFrameError: as ``decode_depth_units``.
     """
-    return decode_depth_units(data, name).astype(np.float32) * np.float32(depth_unit_m)
+    units = decode_depth_units(encoded.depth_png, name or f"{encoded.key}.depth.png")
+    return units.astype(np.float32) / np.float32(1 / encoded.depth_unit_m)
 
 
 def encode_depth_png(
@@ -145,7 +152,7 @@ def decode(encoded: EncodedSample) -> Sample:
     return Sample(
         key=encoded.key,
         image=decode_image(encoded.image, f"{encoded.key}.{encoded.image_format}"),
-        depth_m=decode_depth_m(encoded.depth_png, encoded.depth_unit_m, f"{encoded.key}.depth.png"),
+        depth_m=decode_depth_m(encoded),
         info=encoded.info,
     )
 
@@ -165,7 +172,7 @@ def check(encoded: EncodedSample, image_name: str, depth_name: str) -> Sample:
         BadFrameError: a file is damaged, the sizes differ, or no pixel is measured.
     """
     image = decode_image(encoded.image, image_name)
-    depth_m = decode_depth_m(encoded.depth_png, encoded.depth_unit_m, depth_name)
+    depth_m = decode_depth_m(encoded, depth_name)
     if image.shape[:2] != depth_m.shape:
         raise BadFrameError(
             depth_name,

@@ -125,11 +125,8 @@ class ImagePairs:
         for name in _walk(root):
             # A pattern as wide as *.png may take in the other's files: the narrower one wins.
             as_image, as_depth = image_pattern.fullmatch(name), depth_pattern.fullmatch(name)
-            if as_image and as_depth:
-                if len(self.image_glob) > len(self.depth_glob):
-                    as_depth = None
-                else:
-                    as_image = None
+            if as_depth and len(self.depth_glob) > len(self.image_glob):
+                as_image = None
             if as_image:
                 images[as_image.groups()] = name
             elif as_depth:

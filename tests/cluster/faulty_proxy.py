@@ -117,12 +117,13 @@ def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
             if data is not None:
                 self.send_header("Content-Length", str(len(data)))
             self.end_headers()
+            data = data or b""
             if fault is Fault.FLIP_BIT:
                 data = bytes([data[0] ^ 1]) + data[1:]
             if fault is Fault.CUT_BODY:
                 data = data[: len(data) // 2]
                 self.close_connection = True
-            self.wfile.write(data or b"")
+            self.wfile.write(data)
 
         def log_message(self, *args: object) -> None:
             pass

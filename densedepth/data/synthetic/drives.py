@@ -21,7 +21,7 @@ FRAME_STEP_M = 9.0
 _SCAN_STEP_M = 0.9
 _SUN_M = 2000.0
 _SEEN_AHEAD_M, _SEEN_BEHIND_M = 170.0, 80.0
-_SMALL_M, _SMALL_SEEN_M = 0.4, 60.0
+_SMALL_PX = 1.5
 _HAZE_M = 450.0
 _HORIZON, _ZENITH = (0.95, 0.97, 1.0), (0.32, 0.52, 0.85)
 
@@ -65,9 +65,9 @@ def street_frame(
     across = -street.lane / 2 + float(rng.normal(0, 0.15))
     lidar_m = np.array([along, across, LIDAR_HEIGHT_M])
     world_from_lidar = _turned(rng)
-    solids = solids_around(street, along)
-
     calibration = calibration_for(size_px)
+    solids = solids_around(street, along, calibration.focal_px)
+
     view = calibration.camera(lidar_m, world_from_lidar)
     directions = view.directions()
     hits = cast(view, solids, directions)
@@ -92,8 +92,11 @@ def street_frame(
     return StreetFrame(image, depth_m, annotated_m, scan, calibration)
 
 
-def solids_around(street: Street, along_m: float) -> list[Solid]:
-    """Gather what can be seen from a place on a street; no car stands where the camera is."""
+def solids_around(street: Street, along_m: float, focal_px: float) -> list[Solid]:
+    """Gather what can be seen from a place on a street.
+
+    No car stands where the camera is, and what would be about a pixel wide is left out.
+    """
     first = math.floor((along_m - _SEEN_BEHIND_M) / BLOCK_M)
     last = math.floor((along_m + _SEEN_AHEAD_M) / BLOCK_M)
     out = list(ground(street))
@@ -104,7 +107,7 @@ def solids_around(street: Street, along_m: float) -> list[Solid]:
             on_road = one.casts_shadow and abs(y) < street.kerb
             in_own_lane = on_road and -street.lane < y < 0
             too_close = away < 11.0 if in_own_lane else on_road and away < 5.5
-            too_small = max(one.half_m) < _SMALL_M and away > _SMALL_SEEN_M
+            too_small = away > 10.0 and sorted(one.half_m)[1] * focal_px < away * _SMALL_PX / 2
             if not too_close and not too_small:
                 out.append(one)
     return out

@@ -76,8 +76,9 @@ def ceiling_lamp(
     drop = float(rng.choice([0.02, 0.02, 0.4]))
     low = (x_m - 0.17, y_m - 0.17, ceiling_m - drop - 0.12)
     hangs = drop > 0.1
-    bulb = solid("ellipsoid" if hangs else "cylinder", low, (0.34, 0.34, 0.12), glass,
-                 casts_shadow=False)  # fmt: skip
+    bulb = solid(
+        "ellipsoid" if hangs else "cylinder", low, (0.34, 0.34, 0.12), glass, casts_shadow=False
+    )
     solids = [bulb]
     if hangs:
         start = (x_m - 0.01, y_m - 0.01, ceiling_m - drop)

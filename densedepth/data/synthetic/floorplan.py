@@ -1,16 +1,71 @@
 """Floor plans: which furniture stands where in a room."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from densedepth.data.synthetic import fixtures, furniture, materials
+from densedepth.data.synthetic import fixtures, furniture, materials, storage
 from densedepth.data.synthetic.furniture import Piece
 from densedepth.data.synthetic.shading import Lamp
 from densedepth.data.synthetic.solids import Paint, Solid, highest_m, placed, solid
 
-KINDS = tuple(furniture.SETS)
+Maker = Callable[[np.random.Generator], Piece]
+
+SETS: dict[str, Sequence[Maker]] = {
+    "bedroom": (
+        furniture.bed,
+        storage.cabinet,
+        storage.cabinet,
+        furniture.desk,
+        storage.bookshelf,
+        furniture.floor_lamp,
+        furniture.plant,
+        furniture.chair,
+    ),
+    "living_room": (
+        furniture.sofa,
+        furniture.sofa,
+        furniture.screen,
+        storage.bookshelf,
+        storage.cabinet,
+        furniture.floor_lamp,
+        furniture.plant,
+        furniture.cartons,
+    ),
+    "office": (
+        furniture.desk,
+        furniture.desk,
+        storage.bookshelf,
+        storage.bookshelf,
+        storage.cabinet,
+        furniture.plant,
+        furniture.cartons,
+        furniture.table,
+    ),
+    "kitchen": (
+        storage.counter,
+        storage.counter,
+        storage.cabinet,
+        storage.cabinet,
+        furniture.plant,
+        furniture.chair,
+        furniture.cartons,
+    ),
+    "dining_room": (
+        storage.cabinet,
+        furniture.sofa,
+        storage.bookshelf,
+        furniture.floor_lamp,
+        furniture.plant,
+        storage.cabinet,
+        furniture.chair,
+    ),
+}
+"""What stands along the walls of each kind of room, the most telling first."""
+
+KINDS = tuple(SETS)
 _CHAIRS_AT = ("dining_room", "kitchen", "office")
 
 
@@ -49,8 +104,8 @@ class FloorPlan:
 
     def __init__(self, rng: np.random.Generator, kind: str) -> None:
         self.rng, self.kind = rng, kind
-        self.wide = float(rng.uniform(2.5, 5.6))
-        self.long = float(rng.uniform(3.0, 7.8))
+        self.wide = float(rng.uniform(2.4, 5.6))
+        self.long = float(rng.uniform(2.8, 9.2))
         self.tall = float(rng.uniform(2.35, 2.95))
         walls, ground = materials.wall(rng), materials.floor(rng)
         ceiling = materials.plain(materials.pick(rng, ("#f2f0ea", "#e6e4de"), 0.04))
@@ -114,7 +169,7 @@ class FloorPlan:
     def _along_walls(self) -> None:
         """Stand furniture against the walls, the most telling pieces first."""
         rng = self.rng
-        for maker in furniture.SETS[self.kind]:
+        for maker in SETS[self.kind]:
             if rng.random() < 0.12:
                 continue
             piece = maker(rng)
@@ -125,7 +180,15 @@ class FloorPlan:
                     continue
                 at = float(rng.uniform(margin, self._length(index) - margin))
                 if self._put(piece, *self._on_wall(index, at, 0.02), gap=0.06):
+                    if maker is furniture.desk:
+                        self._desk_chair(index, at, piece.deep_m)
                     break
+
+    def _desk_chair(self, index: int, at_m: float, deep_m: float) -> None:
+        """Put a turning chair before a desk, facing it more or less."""
+        x, y, yaw = self._on_wall(index, at_m, deep_m + float(self.rng.uniform(0.25, 0.7)))
+        turn = yaw + math.pi + float(self.rng.normal(0, 0.4))
+        self._put(furniture.office_chair(self.rng), x, y, turn, -0.3)
 
     def _in_the_middle(self) -> None:
         """Put a table with chairs, or a low table on a rug, in the open floor."""

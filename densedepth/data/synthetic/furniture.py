@@ -1,10 +1,9 @@
-"""Furniture: groups of solids of usual sizes.
+"""Furniture to sit, lie and work at: groups of solids of usual sizes.
 
 Each piece stands on the floor with its back at y = 0, its middle at x = 0, and faces +y. Usual
 sizes matter: a chair's seat at 0.45 m is what tells a picture's scale.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +31,6 @@ class Piece:
     glow_m: tuple[float, float, float] | None = None
 
 
-Maker = Callable[[np.random.Generator], Piece]
-
-
 def _legs(wide: float, deep: float, tall: float, thick: float, paint: Paint) -> list[Solid]:
     inset = 0.03
     return [
@@ -44,7 +40,7 @@ def _legs(wide: float, deep: float, tall: float, thick: float, paint: Paint) -> 
     ]
 
 
-def _clutter(
+def clutter(
     rng: np.random.Generator, wide: float, deep: float, top: float, most: int
 ) -> list[Solid]:
     """Leave small things on a surface: books, boxes, cups, a bowl."""
@@ -70,7 +66,7 @@ def table(rng: np.random.Generator) -> Piece:
     paint, tall = materials.wood(rng), float(rng.uniform(0.72, 0.77))
     top = solid("box", (-wide / 2, 0, tall - 0.035), (wide, deep, 0.035), paint)
     legs = _legs(wide, deep, tall - 0.035, 0.055, paint)
-    return Piece([top, *legs, *_clutter(rng, wide, deep, tall, 5)], wide, deep)
+    return Piece([top, *legs, *clutter(rng, wide, deep, tall, 5)], wide, deep)
 
 
 def coffee_table(rng: np.random.Generator) -> Piece:
@@ -79,7 +75,7 @@ def coffee_table(rng: np.random.Generator) -> Piece:
     paint, tall = materials.wood(rng), float(rng.uniform(0.38, 0.46))
     top = solid("box", (-wide / 2, 0, tall - 0.04), (wide, deep, 0.04), paint)
     legs = _legs(wide, deep, tall - 0.04, 0.06, paint)
-    return Piece([top, *legs, *_clutter(rng, wide, deep, tall, 3)], wide, deep)
+    return Piece([top, *legs, *clutter(rng, wide, deep, tall, 3)], wide, deep)
 
 
 def chair(rng: np.random.Generator) -> Piece:
@@ -121,19 +117,33 @@ def bed(rng: np.random.Generator) -> Piece:
     tall = float(rng.uniform(0.45, 0.6))
     half = wide / 2
     parts = [
-        solid("box", (-half - 0.03, 0.0, 0.0), (wide + 0.06, 0.05, float(rng.uniform(0.8, 1.2))), frame),
+        solid(
+            "box",
+            (-half - 0.03, 0.0, 0.0),
+            (wide + 0.06, 0.05, float(rng.uniform(0.8, 1.2))),
+            frame,
+        ),
         solid("box", (-half, 0.05, 0.05), (wide, long, tall - 0.25), frame),
         solid("box", (-half + 0.01, 0.05, tall - 0.2), (wide - 0.02, long - 0.02, 0.2), linen),
-        solid("frustum", (-half - 0.02, 0.75, 0.15), (wide + 0.04, long - 0.68, tall - 0.1), cover,
-              taper=(0.03, 0.02)),
-    ]  # fmt: skip
+        solid(
+            "frustum",
+            (-half - 0.02, 0.75, 0.15),
+            (wide + 0.04, long - 0.68, tall - 0.1),
+            cover,
+            taper=(0.03, 0.02),
+        ),
+    ]
     num_pillows = 1 if wide < 1.2 else 2
     each = wide / num_pillows
     for i in range(num_pillows):
         parts.append(
-            solid("ellipsoid", (-half + i * each + 0.06, 0.1, tall - 0.05),
-                  (each - 0.12, 0.42, 0.2), linen)
-        )  # fmt: skip
+            solid(
+                "ellipsoid",
+                (-half + i * each + 0.06, 0.1, tall - 0.05),
+                (each - 0.12, 0.42, 0.2),
+                linen,
+            )
+        )
     return Piece(parts, wide + 0.06, long + 0.1)
 
 
@@ -154,73 +164,8 @@ def sofa(rng: np.random.Generator) -> Piece:
         parts.append(solid("box", (x + 0.01, 0.2, 0.3), (0.6, deep - 0.2, 0.14), paint))
     if rng.random() < 0.7:
         x = float(rng.uniform(-inner / 2, inner / 2 - 0.45))
-        parts.append(
-            solid("ellipsoid", (x, 0.22, 0.42), (0.45, 0.22, 0.42), materials.fabric(rng))
-        )
+        parts.append(solid("ellipsoid", (x, 0.22, 0.42), (0.45, 0.22, 0.42), materials.fabric(rng)))
     return Piece(parts, wide, deep)
-
-
-def bookshelf(rng: np.random.Generator) -> Piece:
-    """Make an open shelf with rows of books."""
-    wide, deep = float(rng.uniform(0.7, 1.3)), float(rng.uniform(0.25, 0.36))
-    rows = int(rng.integers(3, 7))
-    paint, pitch = materials.wood(rng), float(rng.uniform(0.3, 0.38))
-    tall = rows * pitch + 0.05
-    parts = [
-        solid("box", (-wide / 2, 0.0, 0.0), (wide, 0.015, tall), paint),
-        solid("box", (-wide / 2, 0.0, 0.0), (0.025, deep, tall), paint),
-        solid("box", (wide / 2 - 0.025, 0.0, 0.0), (0.025, deep, tall), paint),
-    ]
-    for row in range(rows + 1):
-        z = row * pitch + 0.02
-        parts.append(solid("box", (-wide / 2, 0.0, z), (wide, deep, 0.025), paint))
-        x = -wide / 2 + 0.03
-        while row < rows and x < wide / 2 - 0.2:
-            run = float(min(rng.uniform(0.12, 0.45), wide / 2 - 0.04 - x))
-            if rng.random() < 0.8:
-                base = materials.vivid(rng, 0.6, 0.45)
-                books = Paint("books", materials.scaled(base, 0.15), base, (0.7, 0.3))
-                high = float(rng.uniform(0.17, pitch - 0.06))
-                parts.append(
-                    solid("box", (x, 0.02, z + 0.025), (run, deep * 0.75, high), books,
-                          casts_shadow=False)
-                )  # fmt: skip
-            x += run + 0.01
-    return Piece(parts, wide, deep)
-
-
-def cabinet(rng: np.random.Generator) -> Piece:
-    """Make a chest of drawers, a sideboard or a wardrobe."""
-    wide = float(rng.uniform(0.7, 1.9))
-    tall = float(rng.choice([0.75, 0.9, 1.2, 1.95, 2.1]))
-    deep = float(rng.uniform(0.4, 0.6))
-    body = materials.wood(rng)
-    doors = max(1, round(wide / 0.5))
-    high = tall if tall > 1.5 else tall / int(rng.integers(1, 4))
-    front = Paint("panel", materials.scaled(body.low, 0.6), body.high, (wide / doors, high))
-    parts = [
-        solid("box", (-wide / 2, 0.0, 0.0), (wide, deep - 0.02, tall), body),
-        solid("box", (-wide / 2 + 0.01, deep - 0.02, 0.06), (wide - 0.02, 0.02, tall - 0.08), front),
-    ]
-    if tall < 1.5:
-        parts.extend(_clutter(rng, wide, deep, tall, 4))
-    return Piece(parts, wide, deep)
-
-
-def counter(rng: np.random.Generator) -> Piece:
-    """Make a kitchen unit: lower cupboards, a worktop and cupboards on the wall above."""
-    wide = float(rng.uniform(1.4, 3.0))
-    doors = max(2, round(wide / 0.55))
-    body, top = materials.wood(rng), materials.plain(materials.pick(rng, ("#3a3a3c", "#c9c4bb")))
-    front = Paint("panel", materials.scaled(body.low, 0.6), body.high, (wide / doors, 0.76))
-    upper = Paint("panel", materials.scaled(body.low, 0.6), body.high, (wide / doors, 0.65))
-    parts = [
-        solid("box", (-wide / 2, 0.0, 0.08), (wide, 0.58, 0.8), front),
-        solid("box", (-wide / 2, 0.0, 0.0), (wide, 0.52, 0.1), materials.dark(rng)),
-        solid("box", (-wide / 2 - 0.01, 0.0, 0.88), (wide + 0.02, 0.62, 0.035), top),
-        solid("box", (-wide / 2, 0.0, 1.42), (wide, 0.34, 0.65), upper),
-    ]
-    return Piece([*parts, *_clutter(rng, wide, 0.5, 0.915, 6)], wide, 0.62)
 
 
 def desk(rng: np.random.Generator) -> Piece:
@@ -248,16 +193,27 @@ def floor_lamp(rng: np.random.Generator) -> Piece:
     shade = materials.plain(_LAMPLIGHT, 1.6)
     parts = [
         solid("cylinder", (-0.14, 0.04, 0.0), (0.28, 0.28, 0.03), metal),
-        solid("cylinder", (-0.013, 0.167, 0.0), (0.026, 0.026, tall - 0.2), metal, casts_shadow=False),
-        solid("frustum", (-0.19, -0.01, tall - 0.28), (0.38, 0.38, 0.28), shade, taper=(0.4, 0.4),
-              casts_shadow=False),
-    ]  # fmt: skip
+        solid(
+            "cylinder", (-0.013, 0.167, 0.0), (0.026, 0.026, tall - 0.2), metal, casts_shadow=False
+        ),
+        solid(
+            "frustum",
+            (-0.19, -0.01, tall - 0.28),
+            (0.38, 0.38, 0.28),
+            shade,
+            taper=(0.4, 0.4),
+            casts_shadow=False,
+        ),
+    ]
     return Piece(parts, 0.4, 0.4, (0.0, 0.18, tall - 0.1))
 
 
 def plant(rng: np.random.Generator) -> Piece:
     """Make a plant in a pot."""
-    pot, leaves = materials.plain(materials.pick(rng, ("#a5572f", "#e6e2da"))), materials.foliage(rng)
+    pot, leaves = (
+        materials.plain(materials.pick(rng, ("#a5572f", "#e6e2da"))),
+        materials.foliage(rng),
+    )
     tall = float(rng.uniform(0.5, 1.1))
     parts = [solid("cylinder", (-0.16, 0.04, 0.0), (0.32, 0.32, 0.3), pot)]
     for _ in range(4):
@@ -285,13 +241,3 @@ def screen(rng: np.random.Generator) -> Piece:
         solid("box", (-wide * 0.36, 0.2, 0.53), (wide * 0.72, 0.05, wide * 0.42), black),
     ]
     return Piece(parts, wide, 0.45)
-
-
-SETS: dict[str, Sequence[Maker]] = {
-    "bedroom": (bed, cabinet, cabinet, desk, bookshelf, floor_lamp, plant, chair),
-    "living_room": (sofa, sofa, screen, bookshelf, cabinet, floor_lamp, plant, cartons),
-    "office": (desk, desk, bookshelf, bookshelf, cabinet, plant, cartons, table),
-    "kitchen": (counter, counter, cabinet, cabinet, plant, chair, cartons),
-    "dining_room": (cabinet, sofa, bookshelf, floor_lamp, plant, cabinet, chair),
-}
-"""What stands along the walls of each kind of room, the most telling first."""

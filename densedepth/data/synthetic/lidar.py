@@ -12,7 +12,12 @@ from densedepth.data.synthetic.raycast import Hits
 from densedepth.data.synthetic.views import LidarView
 
 MAX_RANGE_M = 80.0
-ELEVATION_DEG = np.concatenate([2.0 - np.arange(32) / 3, -8.83 - np.arange(32) / 2])
+_RINGS = 32  # in each half
+_TOP_DEG, _UPPER_DEG = 2.0, 1 / 3
+_MIDDLE_DEG, _LOWER_DEG = -8.83, 1 / 2
+ELEVATION_DEG = np.concatenate(
+    [_TOP_DEG - np.arange(_RINGS) * _UPPER_DEG, _MIDDLE_DEG - np.arange(_RINGS) * _LOWER_DEG]
+)
 _FULL_COLUMNS = 2083  # steps of 0.17 degrees
 _BEAM_RAD = 1 / 721.5  # what one pixel of a full-size picture sees
 _NOISE_M = 0.01
@@ -73,9 +78,6 @@ def accumulated(
     Returns:
         True where there is a measurement.
     """
-    rings = np.radians(ELEVATION_DEG[::-1])
-    between = ((rings[1:] + rings[:-1]) / 2).astype(np.float32)
-    rings = rings.astype(np.float32)
     step = np.float32(2 * np.pi / _FULL_COLUMNS)
     half = np.float32(_BEAM_RAD / 2)
     turn = world_from_lidar.T.astype(np.float32)
@@ -85,11 +87,21 @@ def accumulated(
     dots = np.zeros(flat.shape[1], np.bool_)
     for place in lidar_m:
         x, y, z = turn @ (flat - place.astype(np.float32)[:, None])
-        level = np.hypot(x, y)
-        elevation = np.arctan2(z, level)
-        off_ring = np.abs(elevation - rings[np.searchsorted(between, elevation)])
+        level = np.sqrt(x * x + y * y)
         azimuth = np.arctan2(y, x) / step
-        off_column = np.abs(azimuth - np.round(azimuth)) * step
-        dots |= (off_ring < half) & (off_column < half) & (level < np.float32(MAX_RANGE_M))
+        off_column = np.abs(azimuth - np.rint(azimuth)) * step
+        near = (off_column < half) & (level < np.float32(MAX_RANGE_M))
+        dots[near] |= _off_ring_rad(np.arctan2(z[near], level[near])) < half
     hit[seen] = dots
     return hit
+
+
+def _off_ring_rad(elevation_rad: np.ndarray) -> np.ndarray:
+    """Give how far directions are from the nearest ring."""
+    elevation_deg = np.degrees(elevation_rad)
+    off_deg = np.full(elevation_rad.shape, np.inf, elevation_rad.dtype)
+    for start, spacing in ((_TOP_DEG, _UPPER_DEG), (_MIDDLE_DEG, _LOWER_DEG)):
+        place = (start - elevation_deg) / np.float32(spacing)
+        off = np.abs(place - np.clip(np.rint(place), 0, _RINGS - 1)) * np.float32(spacing)
+        off_deg = np.minimum(off_deg, off)
+    return np.radians(off_deg)

@@ -28,7 +28,8 @@ def scaled(value: Colour, factor: float) -> Colour:
 def pick(rng: np.random.Generator, codes: Sequence[str], spread: float = 0.15) -> Colour:
     """Take one of several colours, a little varied."""
     base = colour(codes[int(rng.integers(len(codes)))])
-    red, green, blue = (base * rng.normal(1, spread / 5, 3) * rng.normal(1, spread)).tolist()
+    factors = rng.normal(1, spread / 5, 3) * rng.normal(1, spread)
+    red, green, blue = (np.array(base) * factors).tolist()
     return (min(max(red, 0.01), 0.92), min(max(green, 0.01), 0.92), min(max(blue, 0.01), 0.92))
 
 

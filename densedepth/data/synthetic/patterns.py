@@ -210,7 +210,9 @@ def sample(
     """
     level = np.clip(np.log2(np.maximum(footprint * _SIZE, 1)), 0, _LEVELS - 1).astype(np.int32)
     size = np.int32(_SIZE) >> level
-    start = pattern.astype(np.int32) * np.int32(_OFFSETS[-1]) + _OFFSETS[:-1].astype(np.int32)[level]
+    start = (
+        pattern.astype(np.int32) * np.int32(_OFFSETS[-1]) + _OFFSETS[:-1].astype(np.int32)[level]
+    )
     wrap = size - 1
     x, y = (u - np.floor(u)) * size - np.float32(0.5), (v - np.floor(v)) * size - np.float32(0.5)
     x_low, y_low = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)

@@ -43,12 +43,13 @@ def build_room(seed: int, split: Split, scene: int) -> Room:
 def room_view(room: Room, rng: np.random.Generator, size_px: tuple[int, int]) -> PinholeView:
     """Hold a camera where one can stand in a room, so that it sees more than a wall.
 
-    Draws viewpoints and keeps the first that sees far enough, or else the best.
+    Draws how far away the middle of the picture should be, then viewpoints, and keeps the first
+    that comes close to it with nothing in the way and something to see; or else the best.
     """
     wide, long, tall = room.size_m
     height, width = size_px
     focal = float(rng.normal(1.0, 0.03)) * _FOCAL * width
-    far_enough = float(rng.uniform(0.8, 3.6))
+    wanted_m = float(np.exp(rng.uniform(math.log(1.2), math.log(5.5))))
 
     def view(x: float, y: float, z: float, rotation: np.ndarray) -> PinholeView:
         center = ((width - 1) / 2, (height - 1) / 2)
@@ -65,19 +66,18 @@ def room_view(room: Room, rng: np.random.Generator, size_px: tuple[int, int]) ->
         here = Rectangle(x, y, 0.0, 0.0)
         if any(here.overlaps(t, _BODY_M if t.tall > 0.6 else 0.1) for t in room.taken):
             continue
-        candidate = view(
-            x, y, eye, camera_rotation(math.atan2(x - aim_x, aim_y - y), pitch, roll)
-        )
+        candidate = view(x, y, eye, camera_rotation(math.atan2(x - aim_x, aim_y - y), pitch, roll))
         small = PinholeView(
             candidate.origin_m, candidate.world_from_camera, (9.8, 9.8), (5.5, 4.0), (9, 12)
         )
         hits = cast(small, room.solids, small.directions())
-        near = min(float(np.percentile(hits.distance, 5)) / 0.8, 1.0)
+        near = min(float(np.percentile(hits.distance, 5)) / 0.6, 1.0)
         content = min(len(np.unique(hits.solid)) / 7, 1.0)
-        score = near * content * min(float(np.median(hits.distance)) / far_enough, 1.0)
+        ratio = float(np.median(hits.distance)) / wanted_m
+        score = near * content * min(ratio, 1 / ratio)
         if score > best_score:
             best, best_score = candidate, score
-        if score >= 0.95:
+        if score >= 0.9:
             break
     return best
 

@@ -150,8 +150,16 @@ def _soft_edges(image: np.ndarray, solid: np.ndarray) -> np.ndarray:
     rows, columns = np.nonzero(edge)
     last_row, last_column = solid.shape[0] - 1, solid.shape[1] - 1
     total = image[rows, columns] * 4
-    for down, right, weight in ((0, 1, 2), (0, -1, 2), (1, 0, 2), (-1, 0, 2),
-                                (1, 1, 1), (1, -1, 1), (-1, 1, 1), (-1, -1, 1)):  # fmt: skip
+    for down, right, weight in (
+        (0, 1, 2),
+        (0, -1, 2),
+        (1, 0, 2),
+        (-1, 0, 2),
+        (1, 1, 1),
+        (1, -1, 1),
+        (-1, 1, 1),
+        (-1, -1, 1),
+    ):
         near_row = np.clip(rows + down, 0, last_row)
         near_column = np.clip(columns + right, 0, last_column)
         total += image[near_row, near_column] * weight

@@ -130,8 +130,9 @@ def span(
         misses.
     """
     unit = solid.unit_from_world
-    ox, oy, oz = (float(x) for x in unit @ (origin_m - np.array(solid.center_m)))
-    dx, dy, dz = (_along(row, directions) for row in unit.tolist())
+    ox, oy, oz = (unit @ (origin_m - solid.center_m)).tolist()
+    x_row, y_row, z_row = unit.tolist()
+    dx, dy, dz = _along(x_row, directions), _along(y_row, directions), _along(z_row, directions)
     if solid.kind == "ellipsoid":
         return _round_span((ox, dx), (oy, dy), (oz, dz))
     if solid.kind in ("cylinder", "wheel"):
@@ -149,8 +150,12 @@ def span(
 
 def _along(row: list[float], directions: np.ndarray) -> np.ndarray:
     """Multiply one row of a matrix with every direction; most rows have one entry only."""
-    terms = [factor * part for factor, part in zip(row, directions, strict=True) if factor != 0.0]
-    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+    x, y, z = row
+    if z != 0.0:
+        return z * directions[2]
+    if y == 0.0:
+        return x * directions[0]
+    return y * directions[1] if x == 0.0 else x * directions[0] + y * directions[1]
 
 
 def _both(
@@ -181,9 +186,10 @@ def _round_span(*axes: tuple[float, np.ndarray]) -> tuple[np.ndarray, np.ndarray
     From the ray's point nearest to the centre, not by the usual quadratic formula: that one
     loses all its digits in float32 when the rays start far away, as the sun's do.
     """
-    squared = np.maximum(sum(d * d for _, d in axes), _TINY)
-    nearest = sum(d * -o for o, d in axes) / squared
-    miss = sum((o + d * nearest) ** 2 for o, d in axes)
+    zero = np.zeros((), np.float32)
+    squared = sum((rate * rate for _, rate in axes), start=zero + _TINY)
+    nearest = sum((rate * -offset for offset, rate in axes), start=zero) / squared
+    miss = sum((np.square(rate * nearest + offset) for offset, rate in axes), start=zero)
     reach = np.sqrt(np.maximum(1 - miss, 0) / squared)
     hit = miss <= 1
     return (

@@ -130,7 +130,9 @@ def block(street: Street, number: int) -> tuple[Solid, ...]:
     start = number * BLOCK_M
     out: list[Solid] = []
     for dash in (2.0, 14.0):
-        mark = solid("box", (start + dash, -0.06, 0.0), (4.0, 0.12, 0.004), _WHITE, casts_shadow=False)
+        mark = solid(
+            "box", (start + dash, -0.06, 0.0), (4.0, 0.12, 0.004), _WHITE, casts_shadow=False
+        )
         out.append(mark)
     for side in (-1, 1):
         _houses(street, rng, start, side, out)
@@ -188,7 +190,9 @@ def _houses(
 def _tree(rng: np.random.Generator, x: float, y: float) -> list[Solid]:
     tall, thick = float(rng.uniform(4.5, 11)), float(rng.uniform(0.18, 0.42))
     trunk, leaves = tall * float(rng.uniform(0.28, 0.42)), materials.foliage(rng)
-    out = [solid("cylinder", (x - thick / 2, y - thick / 2, 0.0), (thick, thick, trunk + 0.8), _BARK)]
+    out = [
+        solid("cylinder", (x - thick / 2, y - thick / 2, 0.0), (thick, thick, trunk + 0.8), _BARK)
+    ]
     spread = tall * float(rng.uniform(0.28, 0.42))
     for _ in range(4):
         dx, dy = rng.uniform(-spread / 2, spread / 2, 2).tolist()

@@ -54,13 +54,18 @@ def car(rng: np.random.Generator) -> list[Solid]:
     roof = (back + cabin_long * lean / 2, -roof_wide / 2, tall - 0.03)
     return [
         solid("box", (-long / 2, -wide / 2, 0.24), (long, wide, 0.36), paint),
-        solid("frustum", (-long / 2, -wide / 2, 0.6), (long, wide, waist - 0.6), paint,
-              taper=(0.06, 0.1)),
+        solid(
+            "frustum",
+            (-long / 2, -wide / 2, 0.6),
+            (long, wide, waist - 0.6),
+            paint,
+            taper=(0.06, 0.1),
+        ),
         solid("frustum", (back, -wide / 2 + 0.05, waist - 0.01), cabin, _GLASS, taper=(lean, 0.2)),
         solid("box", roof, (roof_long, roof_wide, 0.05), paint),
         *_wheels((-long * 0.3, long * 0.31), wide / 2, 0.31),
         *_lights(long, wide, 0.66),
-    ]  # fmt: skip
+    ]
 
 
 def van(rng: np.random.Generator) -> list[Solid]:
@@ -71,13 +76,18 @@ def van(rng: np.random.Generator) -> list[Solid]:
     box_long = long - nose - 0.7
     return [
         solid("box", (-long / 2, -wide / 2, 0.3), (box_long, wide, tall - 0.3), paint),
-        solid("frustum", (-long / 2 + 0.3, -wide / 2 + 0.02, 1.1), (long - 0.8, wide - 0.04, tall - 1.15),
-              _GLASS, taper=(0.32, 0.12)),
+        solid(
+            "frustum",
+            (-long / 2 + 0.3, -wide / 2 + 0.02, 1.1),
+            (long - 0.8, wide - 0.04, tall - 1.15),
+            _GLASS,
+            taper=(0.32, 0.12),
+        ),
         solid("box", (-long / 2, -wide / 2, 0.3), (long, wide, 0.82), paint),
         solid("box", (-long / 2 - 0.01, -wide / 2 + 0.15, 1.3), (0.02, wide - 0.3, 0.5), _GLASS),
         *_wheels((-long * 0.3, long * 0.33), wide / 2, 0.34),
         *_lights(long, wide, 0.8),
-    ]  # fmt: skip
+    ]
 
 
 def truck(rng: np.random.Generator) -> list[Solid]:
@@ -116,7 +126,12 @@ def person(rng: np.random.Generator) -> list[Solid]:
     return [
         solid("cylinder", (-0.09, -0.16, 0.0), (0.17, 0.15, hips), legs),
         solid("cylinder", (-0.05, 0.01, 0.0), (0.17, 0.15, hips), legs),
-        solid("frustum", (-0.14, -0.24, hips - 0.02), (0.28, 0.48, tall * 0.36), coat,
-              taper=(0.1, 0.15)),
+        solid(
+            "frustum",
+            (-0.14, -0.24, hips - 0.02),
+            (0.28, 0.48, tall * 0.36),
+            coat,
+            taper=(0.1, 0.15),
+        ),
         solid("ellipsoid", (-0.1, -0.09, tall - 0.25), (0.2, 0.18, 0.25), skin),
-    ]  # fmt: skip
+    ]

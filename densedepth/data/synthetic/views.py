@@ -103,7 +103,6 @@ class PinholeView:
                 out.append(())
         return out
 
-
     def nearest(self, points_m: Float[np.ndarray, "p k 3"]) -> Float64[np.ndarray, "p"]:
         """Give the least depth of each set."""
         return ((points_m - self.origin_m) @ self.world_from_camera[:, 2]).min(1)

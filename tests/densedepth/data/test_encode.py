@@ -75,13 +75,13 @@ def test_a_truncated_picture_is_found_however_little_is_missing(format, missing)
 def test_a_depth_map_is_no_picture_and_a_picture_no_depth_map():
     with pytest.raises(BadFrameError, match="16-bit grey PNG is a depth map"):
         encode.decode_image(file_bytes(ramp(), "PNG"))
-    with pytest.raises(BadFrameError, match="this is a 8-bit RGB PNG"):
+    with pytest.raises(BadFrameError, match="this is: 8-bit RGB PNG"):
         encode.decode_depth_units(file_bytes(picture(), "PNG"))
     with pytest.raises(BadFrameError, match="not a PNG"):
         encode.decode_depth_units(file_bytes(picture(), "JPEG"))
     one_bit = io.BytesIO()
     Image.new("1", (8, 8), 1).save(one_bit, "PNG")
-    with pytest.raises(BadFrameError, match="this is a 1-bit grey PNG"):
+    with pytest.raises(BadFrameError, match="this is: 1-bit grey PNG"):
         encode.decode_depth_units(one_bit.getvalue())
 
 
@@ -93,6 +93,14 @@ def test_decoding_gives_metres_and_keeps_holes():
     assert decoded.depth_m.dtype == np.float32
     assert decoded.depth_m[0, 0] == 0
     np.testing.assert_allclose(decoded.depth_m, units / 1000, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps_per_m", [25.5, 256, 1000, 6000])
+def test_metres_are_the_floats_nearest_to_the_true_values(steps_per_m):
+    units = np.arange(1, 65536, dtype=np.uint16).reshape(5, -1)
+    encoded = sample(file_bytes(picture(), "PNG"), encode.encode_depth_png(units), 1 / steps_per_m)
+    exact_m = (units.astype(np.float64) / steps_per_m).astype(np.float32)
+    np.testing.assert_array_equal(encode.decode_depth_m(encoded), exact_m)
 
 
 def test_a_damaged_sample_is_named_by_its_key():

@@ -88,16 +88,18 @@ def test_linked_folders_are_followed_once(tmp_path):
     data.mkdir()
     (data / "attic").symlink_to(tmp_path / "real" / "attic")
     (data / "loop").symlink_to(data)
-    reader = ImagePairs(data, "*/rgb/*.png", "*/depth/*.png", 0.001)
-    assert {frame.scene for frame in all_frames(reader)} == {"attic"}
+    reader = ImagePairs(data, "**/rgb/*.png", "**/depth/*.png", 0.001)
+    assert [frame.scene for frame in all_frames(reader)] == ["attic"] * 3
 
 
-def test_a_picture_pattern_that_also_matches_the_depth_takes_only_the_pictures(tmp_path):
-    for i in range(4):
-        write_pair(tmp_path / f"{i}.png", tmp_path / f"{i}_depth.png", ramp())
-    reader = ImagePairs(tmp_path, "*.png", "*_depth.png", 0.001, test_fraction=0.3)
+@pytest.mark.parametrize(("image", "depth"), [("*.png", "*_z.png"), ("*_rgb.png", "*.png")])
+def test_of_two_patterns_that_match_a_file_the_narrower_takes_it(tmp_path, image, depth):
+    for i in "abcd":
+        write_pair(tmp_path / image.replace("*", i), tmp_path / depth.replace("*", i), ramp())
+    reader = ImagePairs(tmp_path, image, depth, 0.001, test_fraction=0.3)
     frames = all_frames(reader)
-    assert sorted(frame.image_path.name for frame in frames) == [f"{i}.png" for i in range(4)]
+    assert sorted(f.image_path.name for f in frames) == [image.replace("*", i) for i in "abcd"]
+    assert reader.list_frames("train").skipped == ()
 
 
 def test_depth_has_the_given_unit_and_values_that_mean_nothing_are_holes(tmp_path):

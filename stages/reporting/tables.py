@@ -1,15 +1,14 @@
 """The report's tables: artifacts turned into cells of text, which HTML and Markdown share."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any, Literal
 
-from stages.artifacts import AblationTable, Checkpoint, EvalReport, ShardSet, Trial
+from stages.artifacts import EvalReport, ShardSet
 from stages.recipe import Recipe
 
-Tone = Literal["", "better", "worse", "failed", "muted"]
+Tone = Literal["", "better", "worse", "failed", "muted", "changed"]
 Better = Literal["", "higher", "lower"]
 MISSING = "–"
 
@@ -50,9 +49,6 @@ METRICS = (
 )
 """The slides' six first, then three that the field reports beside them."""
 SLIDES = METRICS[:6]
-VAL_LOSS = Metric("loss", "val loss", "", "lower")
-COMPARED = (VAL_LOSS, METRICS[3], METRICS[0], METRICS[1])
-"""What an ablation's table shows."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +69,7 @@ class Cell:
     note: str = ""
     tone: Tone = ""
     is_code: bool = False
+    note_is_code: bool = False
     span: int = 1
     better: Better = ""
 
@@ -84,25 +81,6 @@ class Table:
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One metric of one study over its finished seeds, beside the baseline's.
-
-    Attributes:
-        values: one a finished seed.
-        mean: None without a finished seed.
-        spread: sample standard deviation over seeds; None with fewer than two.
-        difference: mean minus the baseline's; None for the baseline itself.
-        is_noise: whether the difference is no larger than the larger of the two spreads.
-    """
-
-    values: tuple[float, ...]
-    mean: float | None
-    spread: float | None
-    difference: float | None
-    is_noise: bool
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -121,12 +99,12 @@ def difference_cell(difference: float | None, better: Better, is_noise: bool = F
         return Cell(MISSING)
     text = number(difference)
     if text == "0.000":
-        return Cell(f"±{text}", "same", "muted")
+        return Cell("0.000 same", "", "muted")
     text = text if difference < 0 else f"+{text}"
     if is_noise:
-        return Cell(text, "within spread", "muted")
+        return Cell(f"{text} within spread", "", "muted")
     word: Tone = "better" if (difference > 0) == (better == "higher") else "worse"
-    return Cell(text, word, word)
+    return Cell(f"{text} {word}", "", word)
 
 
 def duration(seconds: float) -> str:
@@ -146,6 +124,11 @@ def millions(count: int) -> str:
     return f"{count / 1e6:.2f} M" if count else MISSING
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def headline_table(evaluations: Mapping[str, EvalReport]) -> Table:
     """Put the slides' six metrics of every data set, and the best constant's, in one table."""
     columns = [Column("data set", is_number=False), Column("images")]
@@ -157,7 +140,7 @@ def headline_table(evaluations: Mapping[str, EvalReport]) -> Table:
         constant = (Cell(number(report.constant_baseline.get(m.key)), "", "muted") for m in SLIDES)
         rows.append((Cell(f"{name}, best constant", "", "muted"), Cell("", "", "muted"), *constant))
     caption = "Per-image means on the evaluated split."
-    return Table(caption, (*columns, *map(_metric_column, SLIDES)), tuple(rows))
+    return Table(caption, (*columns, *map(metric_column, SLIDES)), tuple(rows))
 
 
 def metric_table(report: EvalReport) -> Table:
@@ -200,7 +183,7 @@ def range_table(report: EvalReport) -> Table:
         rows.append((Cell(limits), Cell(f"{100 * share:.1f} %"), *cells))
     columns = (Column("measured depth", is_number=False), Column("pixels"))
     caption = "Pooled over the pixels of each range of measured depth."
-    return Table(caption, (*columns, *map(_metric_column, SLIDES)), tuple(rows))
+    return Table(caption, (*columns, *map(metric_column, SLIDES)), tuple(rows))
 
 
 def recipe_table(recipe: Mapping[str, Any]) -> Table:
@@ -212,11 +195,11 @@ def recipe_table(recipe: Mapping[str, Any]) -> Table:
         rows.append(
             (
                 Cell(key, is_code=True),
-                Cell(setting(value), is_code=True),
+                Cell(setting(value), "", "changed" if differs else "", is_code=True),
                 Cell(setting(paper[key]), is_code=True) if differs else Cell("same", "", "muted"),
             )
         )
-    names = ("setting", "this run", "the paper")
+    names = ("setting", "this run", "the paper on NYU")
     return Table("", tuple(Column(n, is_number=False) for n in names), tuple(rows))
 
 
@@ -224,59 +207,6 @@ def num_changed(recipe: Mapping[str, Any]) -> int:
     """Count the settings that differ from the paper's."""
     paper, here = flat(Recipe().model_dump(mode="json")), flat(recipe)
     return sum(key in paper and paper[key] != value for key, value in here.items())
-
-
-def compare(table: AblationTable, study: str, metric: str) -> Comparison:
-    """Compare a study with the baseline in one metric."""
-    values, base = _values(table, study, metric), _values(table, "baseline", metric)
-    mean, spread = (fmean(values) if values else None), _spread(values)
-    if study == "baseline" or mean is None or not base:
-        return Comparison(values, mean, spread, None, False)
-    difference = mean - fmean(base)
-    spreads = [s for s in (spread, _spread(base)) if s is not None and math.isfinite(s)]
-    is_noise = bool(spreads) and abs(difference) <= max(spreads)
-    return Comparison(values, mean, spread, difference, is_noise)
-
-
-def study_table(table: AblationTable) -> Table:
-    """Tabulate the studies beside the baseline; a failed trial has a row of its own."""
-    rows: list[tuple[Cell, ...]] = []
-    for study, trials in table.studies().items():
-        finished = [t for t in trials if t.status == "finished"]
-        num_failed = len(trials) - len(finished)
-        seeds = f"{len(finished)} of {len(trials)}" if num_failed else f"{len(trials)}"
-        changes = "; ".join(f"{k} = {setting(v)}" for k, v in trials[0].changes.items())
-        rows.append(
-            (
-                Cell(study),
-                Cell(changes, is_code=True) if changes else Cell("the recipe itself", "", "muted"),
-                Cell(seeds, f"{num_failed} failed" if num_failed else ""),
-                *(_comparison_cell(compare(table, study, m.key), m) for m in COMPARED),
-                Cell(millions(finished[0].num_parameters) if finished else MISSING),
-                Cell(number(fmean(t.seconds for t in finished), 1) if finished else MISSING),
-            )
-        )
-        rows += [_failed_row(t) for t in trials if t.status == "failed"]
-    columns = (
-        Column("study", is_number=False),
-        Column("what changed", is_number=False),
-        Column("seeds"),
-        *map(_metric_column, COMPARED),
-        Column("parameters"),
-        Column("time", "s a trial"),
-    )
-    caption = "Validation figures after the last epoch; below them, the difference to the baseline."
-    return Table(caption, columns, tuple(rows))
-
-
-def recipe_differences(recipe: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Say in which settings one recipe differs from another."""
-    here, there = flat(recipe), flat(other)
-    return [
-        f"{key} {setting(value)} instead of {setting(there[key])}"
-        for key, value in here.items()
-        if key in there and there[key] != value
-    ]
 
 
 def data_table(shards: Mapping[str, ShardSet]) -> Table:
@@ -338,43 +268,6 @@ def setting(value: Any) -> str:
     return str(value)
 
 
-def _metric_column(metric: Metric) -> Column:
+def metric_column(metric: Metric) -> Column:
+    """Head a column with a metric's names and sense."""
     return Column(metric.title, metric.note, metric.better)
-
-
-def _comparison_cell(comparison: Comparison, metric: Metric) -> Cell:
-    text = number(comparison.mean)
-    if comparison.spread is not None:
-        text += f" ± {number(comparison.spread)}"
-    if comparison.difference is None:
-        return Cell(text)
-    change = difference_cell(comparison.difference, metric.better, comparison.is_noise)
-    note = " ".join(part for part in (change.text, change.note) if part != MISSING)
-    return Cell(text, note, change.tone)
-
-
-def _failed_row(trial: Trial) -> tuple[Cell, ...]:
-    reason = f"failed: {trial.reason or 'no reason was recorded'}"
-    head = Cell(f"{trial.study}, seed {trial.seed}", "", "failed")
-    return (head, Cell(reason, "", "failed", span=len(COMPARED) + 4))
-
-
-def _values(table: AblationTable, study: str, metric: str) -> tuple[float, ...]:
-    trials = table.studies().get(study, ())
-    return tuple(t.metrics[metric] for t in trials if metric in t.metrics)
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    if len(values) < 2:
-        return None
-    return stdev(values) if all(math.isfinite(v) for v in values) else math.nan
-
-
-def paper_names(checkpoint: Checkpoint) -> str:
-    """Say what network was trained, in a few words."""
-    network = checkpoint.recipe.get("network")
-    if not isinstance(network, Mapping):
-        return MISSING
-    width = network.get("decoder_width", 1.0)
-    decoder = "full decoder" if width == 1 else f"decoder at {width:g} of its width"
-    return f"{network.get('encoder', 'unknown encoder')}, {decoder}"

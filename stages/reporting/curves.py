@@ -5,9 +5,10 @@ line and leaves a cross at the upper edge.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 60, 18, 14, 48
@@ -25,11 +26,13 @@ class Curve:
         name: what the legend calls it; curves of one name share one entry.
         points: (x, y) in the order of drawing.
         style: index of colour, dash and marker.
+        is_faint: a thin line without markers, such as one seed beside the mean.
     """
 
     name: str
     points: tuple[tuple[float, float], ...]
     style: int
+    is_faint: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,11 @@ class DotRow:
 
 
 def line_chart(
-    title: str, x_title: str, y_title: str, curves: Sequence[Curve], marked_x: float | None = None
+    title: str,
+    x_title: str,
+    y_title: str,
+    curves: Sequence[Curve],
+    marked: tuple[float, str] | None = None,
 ) -> str:
     """Draw curves over whole-numbered x, such as epochs, with axes and a legend.
 
@@ -57,7 +64,7 @@ def line_chart(
         x_title: of the horizontal axis.
         y_title: of the vertical axis.
         curves: what is drawn.
-        marked_x: where a vertical line marks the kept epoch.
+        marked: x of a vertical line, and what it marks.
 
     Returns:
         An HTML ``figure``; one with a sentence in place of the chart where no value is finite.
@@ -72,24 +79,26 @@ def line_chart(
     y_ticks = ticks(min(y for _, y in finite), max(y for _, y in finite))
     area = _Area(x_low, x_high, y_ticks[0], y_ticks[-1])
     parts = [_rows(area, y_ticks)]
-    for x in whole_ticks(min(xs), max(xs)):
-        parts.append(_text(area.x(x), HEIGHT - BOTTOM + 18, f"{x:g}", "middle"))
-    if marked_x is not None:
-        x = _pixels(area.x(marked_x))
-        parts.append(f'<path class="mark" d="M{x} {TOP}V{HEIGHT - BOTTOM}"/>')
+    for tick in whole_ticks(min(xs), max(xs)):
+        parts.append(_text(area.x(tick), HEIGHT - BOTTOM + 18, f"{tick:g}", "middle"))
+    entries = {curve.name: swatch(curve.style) for curve in curves}
+    if marked is not None:
+        line = f"M{_pixels(area.x(marked[0]))} {TOP}V{HEIGHT - BOTTOM}"
+        parts.append(f'<path class="mark" d="{line}"/>')
+        entries[marked[1]] = _sample('<path class="mark" d="M15 0V14"/>')
     parts += [_curve(area, curve) for curve in curves]
     parts.append(_titles(x_title, y_title))
-    return _figure(title, _legend(curves), _svg(title, HEIGHT, parts))
+    return _figure(title, _legend(entries), _svg(title, HEIGHT, parts))
 
 
 def dot_chart(title: str, x_title: str, rows: Sequence[DotRow], reference: float | None) -> str:
-    """Draw each row's values as dots on one axis, their mean as a bar.
+    """Draw each row's values, one a seed, as dots on one axis, and their mean as a bar.
 
     Args:
         title: stands above the chart and is read out for it.
         x_title: of the axis.
         rows: from top to bottom.
-        reference: where a vertical line stands, such as the baseline's mean.
+        reference: the baseline's mean, drawn as a vertical line.
     """
     finite = [v for row in rows for v in row.values if math.isfinite(v)]
     if not finite:
@@ -119,7 +128,12 @@ def dot_chart(title: str, x_title: str, rows: Sequence[DotRow], reference: float
             dots = _text(left + 8, y + 4, "no finite value", "start")
         parts.append(f'<g class="c{row.style % NUM_COLOURS}">{dots}</g>')
     parts.append(_text((left + WIDTH - RIGHT) / 2, height - 8, x_title, "middle", "title"))
-    return _figure(title, "", _svg(title, height, parts))
+    entries = {"one seed": _sample(_marker(0, 15, 7), "c0")}
+    if any(len(row.values) > 1 for row in rows):
+        entries["mean"] = _sample('<path class="line" d="M15 1V13"/>', "c0")
+    if reference is not None:
+        entries["baseline"] = _sample('<path class="mark" d="M15 0V14"/>')
+    return _figure(title, _legend(entries), _svg(title, height, parts))
 
 
 def ticks(low: float, high: float, target: int = 5) -> list[float]:
@@ -141,7 +155,7 @@ def whole_ticks(low: float, high: float, target: int = 7) -> list[float]:
 
 def tick_labels(values: Sequence[float]) -> list[str]:
     """Write ticks with as many decimals as tell them apart; powers of ten where they are large."""
-    step = min((b - a for a, b in zip(values, values[1:], strict=False)), default=1.0)
+    step = min((b - a for a, b in pairwise(values)), default=1.0)
     if max(abs(v) for v in values) >= 1e5:
         return [f"{v:.2g}" for v in values]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
@@ -151,10 +165,7 @@ def tick_labels(values: Sequence[float]) -> list[str]:
 def swatch(style: int) -> str:
     """Draw a legend's sample of a series: a bit of its line with its marker."""
     line = f'<path class="line" d="M1 7H29"{_dash(style)}/>'
-    return (
-        f'<svg class="swatch c{style % NUM_COLOURS}" viewBox="0 0 30 14" aria-hidden="true">'
-        f"{line}{_marker(style, 15, 7)}</svg>"
-    )
+    return _sample(line + _marker(style, 15, 7), f"c{style % NUM_COLOURS}")
 
 
 @dataclass(frozen=True)
@@ -178,7 +189,7 @@ class _Area:
 
 def _curve(area: _Area, curve: Curve) -> str:
     steps, markers, pen_is_up = [], [], True
-    has_markers = len(curve.points) <= MAX_MARKERS
+    has_markers = len(curve.points) <= MAX_MARKERS and not curve.is_faint
     for x, y in curve.points:
         if not math.isfinite(y):
             pen_is_up = True
@@ -190,7 +201,8 @@ def _curve(area: _Area, curve: Curve) -> str:
         pen_is_up = False
         if has_markers:
             markers.append(_marker(curve.style, area.x(x), area.y(y)))
-    path = f'<path class="line" d="{"".join(steps)}"{_dash(curve.style)}/>' if steps else ""
+    kind = "line faint" if curve.is_faint else "line"
+    path = f'<path class="{kind}" d="{"".join(steps)}"{_dash(curve.style)}/>' if steps else ""
     return f'<g class="c{curve.style % NUM_COLOURS}">{path}{"".join(markers)}</g>'
 
 
@@ -232,9 +244,13 @@ def _dash(style: int) -> str:
     return f' stroke-dasharray="{dash}"' if dash else ""
 
 
-def _legend(curves: Iterable[Curve]) -> str:
-    styles = {curve.name: curve.style for curve in curves}
-    items = "".join(f"<li>{swatch(s)}{escape(name)}</li>" for name, s in styles.items())
+def _sample(shapes: str, colour: str = "") -> str:
+    name = f"swatch {colour}".rstrip()
+    return f'<svg class="{name}" viewBox="0 0 30 14" aria-hidden="true">{shapes}</svg>'
+
+
+def _legend(entries: Mapping[str, str]) -> str:
+    items = "".join(f"<li>{sample}{escape(name)}</li>" for name, sample in entries.items())
     return f'<ul class="legend">{items}</ul>'
 
 

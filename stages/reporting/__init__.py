@@ -1,0 +1,1 @@
+"""What the report says, in parts: tables, curves, the page, its Markdown form."""
