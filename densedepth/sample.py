@@ -7,7 +7,7 @@ decode -> ``Sample`` (arrays).
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -99,6 +99,7 @@ class Listing:
     skipped: tuple[Skipped, ...] = ()
 
 
+@runtime_checkable
 class Reader(Protocol):
     """A raw data set: lists its frames cheaply, reads one at a time.
 

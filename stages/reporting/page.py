@@ -195,7 +195,7 @@ def _facts(checkpoint: Checkpoint | None, report: EvalReport | None) -> list[tup
         size_px = recipe.get("input_size_px")
         facts = [
             ("Encoder", tables.setting(network.get("encoder", tables.MISSING))),
-            ("Its first weights", Path(str(network.get("weights", tables.MISSING))).name),
+            ("First weights", Path(str(network.get("weights", tables.MISSING))).name),
             ("Decoder width", tables.setting(network.get("decoder_width", tables.MISSING))),
             (
                 "Input",

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -94,14 +95,14 @@ def head() -> Iterator[Head]:
     left: list[int] = []
     try:
         for attempt in range(NUM_START_ATTEMPTS):
-            process, url, log = _start(folder / str(attempt), env)
+            started = _start(folder / str(attempt), env)
             try:
-                if _takes_jobs(process, url, log):
-                    yield Head(url, folder, env)
+                if _takes_jobs(started):
+                    yield Head(started.url, folder, env)
                     return
             finally:
-                left += _end(process)
-        pytest.fail(f"Ray did not start:\n{log.read_text()[-3000:]}")
+                left += _end(started.process)
+        pytest.fail(f"Ray did not start:\n{started.log.read_text()[-3000:]}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         assert not left, f"processes of the test's Ray outlived it: {left}"
@@ -182,8 +183,17 @@ def _free_ports(count: int) -> list[int]:
             one.close()
 
 
-def _start(folder: Path, env: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str, Path]:
-    """Start Ray in a session of its own; return the process, the address for jobs, the log."""
+class Started(NamedTuple):
+    """A head that may not be up yet: where it takes jobs, its node's agent, what it says."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    agent_url: str
+    log: Path
+
+
+def _start(folder: Path, env: Mapping[str, str]) -> Started:
+    """Start Ray in a session of its own, all its files below ``folder``."""
     folder.mkdir()
     gcs, dashboard, agent, client, metrics = _free_ports(5)
     command = [
@@ -198,18 +208,20 @@ def _start(folder: Path, env: Mapping[str, str]) -> tuple[subprocess.Popen[bytes
         process = subprocess.Popen(
             command, env=env, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
         )
-    return process, f"http://127.0.0.1:{dashboard}", log
+    return Started(process, f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{agent}", log)
 
 
-def _takes_jobs(process: subprocess.Popen[bytes], url: str, log: Path) -> bool:
-    """Wait until the head is up; False where Ray gave up, as on a machine that is busy."""
+def _takes_jobs(started: Started) -> bool:
+    """Wait until the head and its agent, which runs entry points, are up; False if Ray gave up.
+
+    Ray gives up after 30 s without its own node, which happens on a busy machine.
+    """
     deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        if "Ray runtime started" in log.read_text():
+    while time.monotonic() < deadline and started.process.poll() is None:
+        if "Ray runtime started" in started.log.read_text():
             with contextlib.suppress(OSError):
-                # every job needs the node's agent: it runs the entry point
-                with urllib.request.urlopen(f"{url}/api/healthz", timeout=5):
-                    return True
+                urllib.request.urlopen(f"{started.agent_url}/api/healthz", timeout=5).close()
+                return True
         time.sleep(0.5)
     return False
 

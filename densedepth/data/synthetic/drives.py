@@ -22,6 +22,7 @@ _SCAN_STEP_M = 0.9
 _SUN_M = 2000.0
 _SEEN_AHEAD_M, _SEEN_BEHIND_M = 170.0, 80.0
 _SMALL_PX = 1.5
+_LANE_FREE_M, _BESIDE_FREE_M = 12.0, 5.5
 _HAZE_M = 450.0
 _HORIZON, _ZENITH = (0.95, 0.97, 1.0), (0.32, 0.52, 0.85)
 
@@ -99,18 +100,22 @@ def solids_around(street: Street, along_m: float, focal_px: float) -> list[Solid
     """
     first = math.floor((along_m - _SEEN_BEHIND_M) / BLOCK_M)
     last = math.floor((along_m + _SEEN_AHEAD_M) / BLOCK_M)
-    out = list(ground(street))
+    out: list[Solid] = []
     for number in range(first, last + 1):
-        for one in block(street, number):
-            x, y, _ = one.center_m
-            away = abs(x - along_m)
-            on_road = one.casts_shadow and abs(y) < street.kerb
-            in_own_lane = on_road and -street.lane < y < 0
-            too_close = away < 11.0 if in_own_lane else on_road and away < 5.5
-            too_small = away > 10.0 and sorted(one.half_m)[1] * focal_px < away * _SMALL_PX / 2
-            if not too_close and not too_small:
-                out.append(one)
-    return out
+        here = block(street, number)
+        out.extend(here.fixed)
+        for solids in here.vehicles:
+            x, y, _ = solids[0].center_m
+            if abs(x - along_m) > (_LANE_FREE_M if -street.lane < y < 0 else _BESIDE_FREE_M):
+                out.extend(solids)
+    large = [one for one in out if not _too_small(one, along_m, focal_px)]
+    return [*ground(street), *large]
+
+
+def _too_small(one: Solid, along_m: float, focal_px: float) -> bool:
+    away_m = abs(one.center_m[0] - along_m)
+    width_px = 2 * sorted(one.half_m)[1] * focal_px / max(away_m, 1.0)
+    return away_m > 10.0 and width_px < _SMALL_PX
 
 
 def _turned(rng: np.random.Generator) -> np.ndarray:

@@ -64,7 +64,7 @@ def table(rng: np.random.Generator) -> Piece:
     """Make a dining table or desk with things on it."""
     wide, deep = float(rng.uniform(1.0, 1.9)), float(rng.uniform(0.65, 0.95))
     paint, tall = materials.wood(rng), float(rng.uniform(0.72, 0.77))
-    top = solid("box", (-wide / 2, 0, tall - 0.035), (wide, deep, 0.035), paint)
+    top = solid("box", (-wide / 2, 0.0, tall - 0.035), (wide, deep, 0.035), paint)
     legs = _legs(wide, deep, tall - 0.035, 0.055, paint)
     return Piece([top, *legs, *clutter(rng, wide, deep, tall, 5)], wide, deep)
 
@@ -73,7 +73,7 @@ def coffee_table(rng: np.random.Generator) -> Piece:
     """Make a low table."""
     wide, deep = float(rng.uniform(0.8, 1.3)), float(rng.uniform(0.5, 0.7))
     paint, tall = materials.wood(rng), float(rng.uniform(0.38, 0.46))
-    top = solid("box", (-wide / 2, 0, tall - 0.04), (wide, deep, 0.04), paint)
+    top = solid("box", (-wide / 2, 0.0, tall - 0.04), (wide, deep, 0.04), paint)
     legs = _legs(wide, deep, tall - 0.04, 0.06, paint)
     return Piece([top, *legs, *clutter(rng, wide, deep, tall, 3)], wide, deep)
 

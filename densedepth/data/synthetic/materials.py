@@ -129,4 +129,5 @@ def house_wall(rng: np.random.Generator) -> Paint:
 def foliage(rng: np.random.Generator) -> Paint:
     """Give leaves, green to brownish."""
     base = pick(rng, ("#4d6b2c", "#3d5a28", "#6b7a34", "#56702f", "#7d6b34"), 0.2)
-    return Paint("leaves", scaled(base, 0.2), scaled(base, 1.7), (1.6, 1.6))
+    size = float(rng.uniform(1.8, 3.2))
+    return Paint("leaves", scaled(base, 0.2), scaled(base, 1.7), (size, size * 1.2))

@@ -214,11 +214,14 @@ def sample(
         pattern.astype(np.int32) * np.int32(_OFFSETS[-1]) + _OFFSETS[:-1].astype(np.int32)[level]
     )
     wrap = size - 1
-    x, y = (u - np.floor(u)) * size - np.float32(0.5), (v - np.floor(v)) * size - np.float32(0.5)
-    x_low, y_low = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
+    # Not u * size: an int32 array would turn the product into float64.
+    scale, half = size.astype(np.float32), np.float32(0.5)
+    x, y = (u - np.floor(u)) * scale - half, (v - np.floor(v)) * scale - half
+    x_low, y_low = np.floor(x), np.floor(y)
     x_part, y_part = x - x_low, y - y_low
-    upper, lower = start + (y_low & wrap) * size, start + ((y_low + 1) & wrap) * size
-    left, right = x_low & wrap, (x_low + 1) & wrap
+    left, top_row = x_low.astype(np.int32), y_low.astype(np.int32)
+    upper, lower = start + (top_row & wrap) * size, start + ((top_row + 1) & wrap) * size
+    left, right = left & wrap, (left + 1) & wrap
     atlas = _atlas()
     top = atlas[upper + left] * (1 - x_part) + atlas[upper + right] * x_part
     bottom = atlas[lower + left] * (1 - x_part) + atlas[lower + right] * x_part

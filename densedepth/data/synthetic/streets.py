@@ -5,7 +5,6 @@ A street runs along +x; traffic keeps right, so the camera's lane is at negative
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -52,6 +51,19 @@ class Street:
     trees: float
     sun: tuple[float, float, float]
     sunlight: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """What stands along one block of a street.
+
+    Attributes:
+        fixed: houses, trees, posts, people, road marks.
+        vehicles: the solids of each; the place of the first is the vehicle's.
+    """
+
+    fixed: tuple[Solid, ...]
+    vehicles: tuple[tuple[Solid, ...], ...]
 
 
 def _rng(*numbers: int) -> np.random.Generator:
@@ -124,11 +136,12 @@ def ground(street: Street) -> tuple[Solid, ...]:
 
 
 @lru_cache(maxsize=64)
-def block(street: Street, number: int) -> tuple[Solid, ...]:
+def block(street: Street, number: int) -> Block:
     """Fill one block of a street, from ``number * BLOCK_M`` on."""
     rng = _rng(*street.numbers, 12, number + 1000)
     start = number * BLOCK_M
     out: list[Solid] = []
+    cars: list[tuple[Solid, ...]] = []
     for dash in (2.0, 14.0):
         mark = solid(
             "box", (start + dash, -0.06, 0.0), (4.0, 0.12, 0.004), _WHITE, casts_shadow=False
@@ -137,7 +150,7 @@ def block(street: Street, number: int) -> tuple[Solid, ...]:
     for side in (-1, 1):
         _houses(street, rng, start, side, out)
         _trees_and_posts(street, rng, start, side, out)
-        _parked(street, rng, start, side, out)
+        _parked(street, rng, start, side, cars)
         if street.walk > 0 and rng.random() < 0.3:
             y = side * (street.kerb + street.walk * float(rng.uniform(0.3, 0.8)))
             x, yaw = start + float(rng.uniform(0, BLOCK_M)), float(rng.choice([0.0, math.pi]))
@@ -145,8 +158,9 @@ def block(street: Street, number: int) -> tuple[Solid, ...]:
         if rng.random() < street.traffic:
             solids, _ = vehicles.vehicle(rng)
             x = start + float(rng.uniform(6, BLOCK_M - 6))
-            out.extend(placed(solids, x, side * street.lane / 2, math.pi if side > 0 else 0.0))
-    return tuple(out)
+            yaw = math.pi if side > 0 else 0.0
+            cars.append(tuple(placed(solids, x, side * street.lane / 2, yaw)))
+    return Block(tuple(out), tuple(cars))
 
 
 def _houses(
@@ -239,15 +253,14 @@ def _trees_and_posts(
 
 
 def _parked(
-    street: Street, rng: np.random.Generator, start: float, side: int, out: list[Solid]
+    street: Street, rng: np.random.Generator, start: float, side: int, cars: list[tuple[Solid, ...]]
 ) -> None:
     """Fill the parking places along one kerb."""
     x = start + 0.5
-    maker: Callable[[np.random.Generator], tuple[list[Solid], float]] = vehicles.vehicle
     while x < start + BLOCK_M - 5:
-        solids, long = maker(rng)
+        solids, long = vehicles.vehicle(rng)
         if long < 6 and rng.random() < street.parking:
             y = side * (street.kerb - 1.05 + float(rng.normal(0, 0.06)))
             yaw = (math.pi if side > 0 else 0.0) + float(rng.normal(0, 0.02))
-            out.extend(placed(solids, x + long / 2, y, yaw))
+            cars.append(tuple(placed(solids, x + long / 2, y, yaw)))
         x += 5.9

@@ -6,7 +6,7 @@ inside them need casting.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
@@ -29,6 +29,7 @@ def camera_rotation(
     return np.stack([right * turn + down * tip, down * turn - right * tip, forward], axis=1)
 
 
+@runtime_checkable
 class View(Protocol):
     """A sensor in the world."""
 

@@ -16,6 +16,7 @@ Layout of a front with n nodes: rows are nodes; columns are nodes too, with two 
 before column ``split``: gain, then kill.  The rate from a node to itself is 0.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,18 +24,29 @@ from jaxtyping import Bool, Float32, Int
 
 _NEVER = np.float32(1e-30)  # a total rate below this: nothing leaves the node
 _TINY = np.float32(1e-18)  # probabilities below this are 0, so that no product is subnormal
-_VECTORISED = 8  # up to this size many small matrices are inverted side by side
-_DENSE = 40  # up to this size LAPACK inverts in float64; above, by halves
+_DENSE = 64  # up to this size LAPACK inverts in float64; above, by halves
+_LONG = 24  # runs of columns at least this long on average are copied as slices
 
 
 @dataclass(frozen=True)
 class _Side:
-    """Where one of two fronts holds what a joint needs."""
+    """Where one of two fronts holds what a joint needs, and where in the joint it belongs.
+
+    Attributes:
+        gone: rows of the nodes taken out.
+        gone_columns: their columns.
+        kept: rows of the nodes that stay, in the joint's order.
+        kept_columns: their columns and those of gain and kill.
+        rows: the joint's rows for ``kept``.
+        columns: the joint's columns for ``kept_columns``.
+    """
 
     gone: Int[np.ndarray, " m"]
     gone_columns: Int[np.ndarray, " m"]
     kept: Int[np.ndarray, " k"]
     kept_columns: Int[np.ndarray, " k2"]
+    rows: slice
+    columns: slice
 
 
 @dataclass(frozen=True)
@@ -45,15 +57,13 @@ class Joint:
         nodes: the joint front's nodes: the first's own, the shared, the second's own.
         split: the joint front's column of gain.
         gone: the nodes that are taken out.
-        shared: how many of ``nodes`` both fronts have.
+        sides: the first front and, if there is one, the second.
     """
 
     nodes: Int[np.ndarray, " n"]
     split: int
     gone: Int[np.ndarray, " m"]
-    shared: int
-    first: _Side
-    second: _Side | None
+    sides: tuple[_Side, ...]
 
 
 def _columns(rows: Int[np.ndarray, " k"], split: int) -> Int[np.ndarray, " k"]:
@@ -80,8 +90,8 @@ def plan_joint(
     if other_nodes is None:
         kept, out = np.flatnonzero(~gone), np.flatnonzero(gone)
         columns = np.concatenate([pay + split, _columns(kept, split)])
-        side = _Side(out, _columns(out, split), kept, columns)
-        return Joint(nodes[kept], 0, nodes[out], len(kept), side, None)
+        side = _Side(out, _columns(out, split), kept, columns, slice(None), slice(None))
+        return Joint(nodes[kept], 0, nodes[out], (side,))
     order = np.argsort(other_nodes)
     found = np.searchsorted(other_nodes, nodes, sorter=order)
     twin = order[np.minimum(found, len(order) - 1)]
@@ -96,6 +106,8 @@ def plan_joint(
         _columns(out, split),
         np.concatenate([own, ends]),
         np.concatenate([_columns(own, split), pay + split, _columns(ends, split)]),
+        slice(0, len(own) + len(ends)),
+        slice(0, len(own) + len(ends) + 2),
     )
     other_kept = np.concatenate([twin[ends], other_own])
     second = _Side(
@@ -103,34 +115,11 @@ def plan_joint(
         _columns(twin[out], other_split),
         other_kept,
         np.concatenate([pay + other_split, _columns(other_kept, other_split)]),
+        slice(len(own), None),
+        slice(len(own), None),
     )
     names = np.concatenate([nodes[own], nodes[ends], other_nodes[other_own]])
-    return Joint(names, len(own), nodes[out], len(ends), first, second)
-
-
-def _visits_side_by_side(
-    rates: Float32[np.ndarray, "b m m"], exits: Float32[np.ndarray, "b m"]
-) -> Float32[np.ndarray, "b m m"]:
-    """Do what ``_visits`` does, one node after the other, all blocks at once."""
-    size = rates.shape[1]
-    move = np.ascontiguousarray(rates.transpose(1, 2, 0))
-    leave = np.ascontiguousarray(exits.T)
-    visits = np.zeros_like(move)
-    for node in range(size):
-        later = slice(node + 1, size)
-        hold = 1 / np.maximum(leave[node] + move[node, later].sum(0), _NEVER)
-        visits[node, node] = 1
-        visits[node, : node + 1] *= hold
-        move[node, later] *= hold
-        leave[node] *= hold
-        into = move[later, node].copy()
-        move[later, later] += into[:, None] * move[node, later]
-        move[range(node + 1, size), range(node + 1, size)] = 0
-        leave[later] += into * leave[node]
-        visits[later, : node + 1] += into[:, None] * visits[node, : node + 1]
-    for node in range(size - 1, 0, -1):
-        visits[:node] += move[:node, node, None] * visits[node]
-    return np.ascontiguousarray(visits.transpose(2, 0, 1))
+    return Joint(names, len(own), nodes[out], (first, second))
 
 
 def _visits(
@@ -145,8 +134,6 @@ def _visits(
         exits: total rate out of the nodes, kill included.
     """
     blocks, size, _ = rates.shape
-    if size <= _VECTORISED and blocks > 2 * _VECTORISED:
-        return _visits_side_by_side(rates, exits)
     if size <= _DENSE:
         matrix = np.negative(rates, dtype=np.float64)
         matrix.reshape(blocks, -1)[:, :: size + 1] = np.maximum(exits - matrix.sum(2), _NEVER)
@@ -170,10 +157,38 @@ def _visits(
     return visits
 
 
+def _rows(
+    fronts: Float32[np.ndarray, "b n c"],
+    index: Int[np.ndarray, " k"],
+    rows: Int[np.ndarray, " r"],
+) -> Float32[np.ndarray, "k r c"]:
+    """Copy rows of some blocks; a block of index -1 has no rates."""
+    _, size, columns = fronts.shape
+    places = index[:, None] * size + rows
+    taken = fronts.reshape(-1, columns).take(places, axis=0, mode="clip")
+    if index.min() < 0:
+        taken[index < 0] = 0
+    return taken
+
+
+def _add_columns(
+    target: Float32[np.ndarray, "b n k"],
+    source: Float32[np.ndarray, "b n c"],
+    columns: Int[np.ndarray, " k"],
+) -> None:
+    """Add columns of the source in the given order."""
+    cuts = [0, *(np.flatnonzero(np.diff(columns) != 1) + 1).tolist(), len(columns)]
+    if len(columns) < _LONG * (len(cuts) - 1):
+        target += source.take(columns, axis=2)
+        return
+    for start, stop in itertools.pairwise(cuts):
+        first = int(columns[start])
+        target[:, :, start:stop] += source[:, :, first : first + stop - start]
+
+
 def join(
     joint: Joint,
-    first: Float32[np.ndarray, "b n1 c1"],
-    second: Float32[np.ndarray, "b n2 c2"] | None,
+    fronts: list[tuple[Float32[np.ndarray, "_ _ _"], Int[np.ndarray, " b"]]],
     rates: Float32[np.ndarray, "b n c"],
     exits: Float32[np.ndarray, "b m c"],
 ) -> None:
@@ -181,28 +196,24 @@ def join(
 
     Args:
         joint: how.
-        first: blocks of the first front.
-        second: blocks of the second front, None where the joint has none.
+        fronts: for each side, fronts of one shape and which of them take part, -1 for one
+            without rates.
         rates: the joint fronts are written here.
-        exits: for every node taken out, where a walker goes next among the joint's nodes: written
-            here with the joint's columns; the column of gain holds what it is paid on the way.
+        exits: for every node taken out, where a walker goes next among the joint's nodes, written
+            here in the joint's columns; the column of gain holds what it is paid before.
     """
     blocks, size = exits.shape[:2]
-    split, seam = joint.split, len(joint.nodes) - len(joint.first.kept)
-    seam = len(joint.first.kept) - joint.shared
-    sides = [(first, joint.first, slice(0, len(joint.first.kept)), slice(0, len(joint.first.kept_columns)))]
-    if second is not None and joint.second is not None:
-        sides.append((second, joint.second, slice(seam, None), slice(split, None)))
-    kept = [block.take(side.kept, axis=1) for block, side, _, _ in sides]
+    split, step = joint.split, len(joint.nodes) + 3
+    kept = [_rows(*front, side.kept) for front, side in zip(fronts, joint.sides, strict=True)]
     if size:
         among = np.zeros((blocks, size, size), np.float32)
         away = np.zeros_like(exits)
         into = np.zeros((blocks, len(joint.nodes), size), np.float32)
-        for (block, side, rows, columns), kept_rows in zip(sides, kept, strict=True):
-            gone_rows = block.take(side.gone, axis=1)
-            among += gone_rows.take(side.gone_columns, axis=2)
-            away[:, :, columns] += gone_rows.take(side.kept_columns, axis=2)
-            into[:, rows] += kept_rows.take(side.gone_columns, axis=2)
+        for front, side, rows in zip(fronts, joint.sides, kept, strict=True):
+            gone = _rows(*front, side.gone)
+            among += gone.take(side.gone_columns, axis=2)
+            _add_columns(away[:, :, side.columns], gone, side.kept_columns)
+            into[:, side.rows] += rows.take(side.gone_columns, axis=2)
         not_gain = np.ones(exits.shape[2], np.float32)
         not_gain[split] = 0
         np.matmul(_visits(among, away @ not_gain), away, out=exits)
@@ -211,8 +222,9 @@ def join(
         np.matmul(into, exits, out=rates)
     else:
         rates[:] = 0
-    for (_, side, rows, columns), kept_rows in zip(sides, kept, strict=True):
-        rates[:, rows, columns] += kept_rows.take(side.kept_columns, axis=2)
-    flat, step = rates.reshape(blocks, -1), len(joint.nodes) + 3
+    for side, rows in zip(joint.sides, kept, strict=True):
+        _add_columns(rates[:, side.rows, side.columns], rows, side.kept_columns)
+    # A walker that comes straight back has not moved.
+    flat = rates.reshape(blocks, -1)
     flat[:, : split * step : step] = 0
     flat[:, split * step + 2 :: step] = 0
