@@ -66,19 +66,19 @@ class StorageError(ClusterError):
     """The object store did not do what was asked."""
 
 
-class ObjectMissing(StorageError):  # noqa: N818 - the name says what is wrong
+class ObjectMissing(StorageError):
     """No object has this key."""
 
     advice = "Run the stage that writes it, or check the store's URL"
 
 
-class ObjectCorrupt(StorageError):  # noqa: N818
+class ObjectCorrupt(StorageError):
     """The bytes of an object are not those that its reference promises."""
 
     advice = "Delete the object and run the stage that writes it again"
 
 
-class StoreRefused(StorageError):  # noqa: N818
+class StoreRefused(StorageError):
     """The store turns the call down: credentials, permissions, bucket or endpoint are wrong."""
 
     advice = (
@@ -99,7 +99,7 @@ class NoSpaceLeft(StoreUnwritable):
     advice = "Free some space or choose another place, then run the same command again"
 
 
-class StoreUnavailable(StorageError):  # noqa: N818
+class StoreUnavailable(StorageError):
     """The store does not answer or is overloaded; the same call may succeed later."""
 
     retryable = True

@@ -142,6 +142,10 @@ class MonitorHandle:
         """End a run as FINISHED, FAILED or KILLED."""
         self._wait("track", "finish", run_id, status)
 
+    def finish_all(self, status: str) -> None:
+        """End every run of this pipeline run that has not ended."""
+        self._wait("track", "finish_all", status)
+
     def register_model(self, *args: Any) -> tuple[int, str]:
         """Log a model and register it; see ``cluster.registry.register_model``."""
         result: tuple[int, str] = self._wait("track", "register_model", *args)

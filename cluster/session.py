@@ -101,16 +101,17 @@ def open_session(
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or "RAY_ADDRESS" in os.environ
+    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    address = config.address or os.environ.get("RAY_ADDRESS")
     environment = {"env_vars": {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}}
     if ray.is_initialized():
         yield Session(tracking, artifact_root)
         return
-    if inside_job or config.address:
+    if inside_job or address:
         if not inside_job:
             environment |= {"working_dir": str(PROJECT_ROOT), "excludes": EXCLUDES}  # type: ignore[dict-item]
         ray.init(
-            address=None if inside_job else config.address,
+            address=None if inside_job else address,
             runtime_env=environment,
             log_to_driver=False,
             logging_level="warning",

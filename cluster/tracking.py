@@ -32,7 +32,12 @@ class TrackingConfig(BaseModel):
 
 
 class Tracker:
-    """One process's way to MLflow; the monitor's actor holds the only one of a run."""
+    """One process's way to MLflow; the monitor's actor holds the only one of a run.
+
+    Args:
+        config: server and experiment.
+        artifact_root: where files go with an sqlite URI; a server has its own place.
+    """
 
     def __init__(self, config: TrackingConfig, artifact_root: Path | None = None) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -44,9 +49,11 @@ class Tracker:
         self._uri = config.uri
         self._client = MlflowClient(tracking_uri=config.uri, registry_uri=config.uri)
         self._last_steps: dict[str, dict[str, int]] = {}
+        self._open_runs: set[str] = set()
         experiment = self._client.get_experiment_by_name(config.experiment)
         if experiment is None:
-            location = artifact_root.absolute().as_uri() if artifact_root else None
+            is_embedded = artifact_root is not None and config.uri.startswith("sqlite")
+            location = artifact_root.absolute().as_uri() if is_embedded else None
             try:
                 self._experiment_id = self._client.create_experiment(config.experiment, location)
             except MlflowException:  # another driver made it in the meantime
@@ -65,6 +72,7 @@ class Tracker:
         )
         if found:
             run_id = str(found[0].info.run_id)
+            self._open_runs.add(run_id)
             self._client.update_run(run_id, status="RUNNING")
             for tag, value in tags.items():
                 self._client.set_tag(run_id, tag, value)
@@ -75,6 +83,7 @@ class Tracker:
         run = self._client.create_run(
             self._experiment_id, start_time=int(time.time() * 1000), tags=all_tags, run_name=name
         )
+        self._open_runs.add(str(run.info.run_id))
         return str(run.info.run_id)
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
@@ -141,6 +150,12 @@ class Tracker:
     def finish(self, run_id: str, status: str) -> None:
         """End a run as FINISHED, FAILED or KILLED."""
         self._client.set_terminated(run_id, status)
+        self._open_runs.discard(run_id)
+
+    def finish_all(self, status: str) -> None:
+        """End every run that was opened here and has not ended: the pipeline's, stages', trials'."""
+        for run_id in sorted(self._open_runs):
+            self.finish(run_id, status)
 
     def run_url(self, run_id: str) -> str:
         """Where the run's page is, below the server's address."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from densedepth.depth_range import DepthRange
-from densedepth.model import SIZE_MULTIPLE_PX
+from densedepth.model import MIN_SIZE_PX, SIZE_MULTIPLE_PX
 
 SizePx = tuple[int, int]
 
@@ -35,7 +35,7 @@ def predict_depth_m(
         model: a network in evaluation mode that gives the target at half its input's size.
         image: colours in [0, 1], any height and width.
         depth_range: the range that the network was trained for.
-        input_size_px: height and width at which the network works, multiples of 32.
+        input_size_px: height and width at which the network works, even and at least 32.
         output_size_px: height and width of the result; None = the image's.
         flip_average: average with the mirrored image's estimate.
 
@@ -50,12 +50,10 @@ def predict_depth_m(
             "the network is in training mode, in which its batch norms would use and change "
             "running statistics: call model.eval() first"
         )
-    if input_size_px is not None and any(
-        side <= 0 or side % SIZE_MULTIPLE_PX for side in input_size_px
-    ):
+    if input_size_px is not None and any(side < MIN_SIZE_PX or side % 2 for side in input_size_px):
         raise ValueError(
-            f"input_size_px is {input_size_px}: height and width must be positive multiples of "
-            f"{SIZE_MULTIPLE_PX}"
+            f"input_size_px is {input_size_px}: height and width must be even and at least "
+            f"{MIN_SIZE_PX}"
         )
     if output_size_px is not None and any(side <= 0 for side in output_size_px):
         raise ValueError(f"output_size_px is {output_size_px}: height and width must be positive")

@@ -9,12 +9,15 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from densedepth.encoders import build_encoder
 from densedepth.precision import without_autocast
 
 InputNormalisation = Literal["none", "imagenet"]
 SIZE_MULTIPLE_PX = 32
+"""Sizes at which every level of the encoder is exactly half the one before."""
+MIN_SIZE_PX = 32
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -32,6 +35,20 @@ class Concat(nn.Module):
         return torch.cat((x, skip), dim=1)
 
 
+class Upsample(nn.Module):
+    """Enlarges a map, bilinear, to a skip connection's size: twice as large, or one pixel less."""
+
+    def __init__(self, *, align_corners: bool) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], size_px: tuple[int, int]
+    ) -> Float[Tensor, "b c h2 w2"]:
+        """Enlarge ``x`` to ``size_px``, height and width."""
+        return functional.interpolate(x, size_px, mode="bilinear", align_corners=self.align_corners)
+
+
 class UpBlock(nn.Module):
     """Doubles the resolution: upsample, join the skip connection, two 3x3 convolutions."""
 
@@ -45,7 +62,7 @@ class UpBlock(nn.Module):
         align_corners: bool,
     ) -> None:
         super().__init__()
-        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=align_corners)
+        self.upsample = Upsample(align_corners=align_corners)
         self.concat = Concat()
         self.conva = nn.Conv2d(in_channels + skip_channels, out_channels, 3, padding=1)
         self.conva_activation = (
@@ -55,10 +72,10 @@ class UpBlock(nn.Module):
         self.convb_activation = nn.LeakyReLU(_LEAKY_SLOPE, inplace=True)
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b s 2*h 2*w"]
-    ) -> Float[Tensor, "b d 2*h 2*w"]:
+        self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b s h2 w2"]
+    ) -> Float[Tensor, "b d h2 w2"]:
         """Compute the block's map at the skip connection's resolution."""
-        x = self.concat(self.upsample(x), skip)
+        x = self.concat(self.upsample(x, (skip.shape[-2], skip.shape[-1])), skip)
         x = self.conva_activation(self.conva(x))
         return self.convb_activation(self.convb(x))
 
@@ -140,19 +157,21 @@ class DenseDepth(nn.Module):
         """Estimate the training target ``max_m / depth_m`` at half the resolution.
 
         Args:
-            image: colours in [0, 1]; height and width are multiples of 32.
+            image: colours in [0, 1]; height and width are even and at least 32. The paper's are
+                multiples of 32; at others, such as 240x320, the encoder's deepest maps are
+                rounded and the decoder enlarges them to the skip connections' sizes.
 
         Returns:
             The target, unbounded: ``DepthRange.to_depth_m`` makes metres of it.
 
         Raises:
-            ValueError: the height or the width is no multiple of 32.
+            ValueError: the height or the width is odd or below 32.
         """
         height, width = image.shape[-2:]
-        if height % SIZE_MULTIPLE_PX or width % SIZE_MULTIPLE_PX:
+        if height % 2 or width % 2 or min(height, width) < MIN_SIZE_PX:
             raise ValueError(
-                f"image of {height}x{width} pixels: height and width must be multiples of "
-                f"{SIZE_MULTIPLE_PX}. Resize or pad it, or call predict_depth_m, which does"
+                f"image of {height}x{width} pixels: height and width must be even and at least "
+                f"{MIN_SIZE_PX}. Resize or pad it, or call predict_depth_m, which does"
             )
         if self._settings["input_normalisation"] == "imagenet":
             image = (image - self._mean) / self._std

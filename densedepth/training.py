@@ -257,7 +257,8 @@ def fit(
     for epoch in range(learner.epoch, epochs):
         started = time.monotonic()
         pending: list[Tensor] = []
-        loss_sum, num_steps, names = 0.0, 0, ("",)
+        loss_sum, num_steps = 0.0, 0
+        names: tuple[str, ...] = ()
         window_started, wait_s, num_images = time.monotonic(), 0.0, 0
         batches = iter(train(epoch))
         while True:

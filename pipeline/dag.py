@@ -39,15 +39,15 @@ class Node:
 def build_graph(config: PipelineConfig) -> dict[str, Node]:
     """Return the nodes by name, in an order in which they can run."""
     nodes: list[Node] = []
-    for d, settings in config.shard.items():
-        nodes.append(Node(f"shard.{d}", shard, settings))
-    for d, settings in config.train.items():
-        nodes.append(Node(f"train.{d}", train, settings, {"shards": f"shard.{d}"}))
-    for d, settings in config.ablate.items():
-        nodes.append(Node(f"ablate.{d}", ablate, settings, {"shards": f"shard.{d}"}))
-    for d, settings in config.evaluate.items():
+    for d in config.shard:
+        nodes.append(Node(f"shard.{d}", shard, config.shard[d]))
+    for d in config.train:
+        nodes.append(Node(f"train.{d}", train, config.train[d], {"shards": f"shard.{d}"}))
+    for d in config.ablate:
+        nodes.append(Node(f"ablate.{d}", ablate, config.ablate[d], {"shards": f"shard.{d}"}))
+    for d in config.evaluate:
         inputs = {"shards": f"shard.{d}", "checkpoint": f"train.{d}"}
-        nodes.append(Node(f"evaluate.{d}", evaluate, settings, inputs))
+        nodes.append(Node(f"evaluate.{d}", evaluate, config.evaluate[d], inputs))
     shards = {d: f"shard.{d}" for d in config.shard}
     checkpoints = {d: f"train.{d}" for d in config.train}
     ablations = {d: f"ablate.{d}" for d in config.ablate}

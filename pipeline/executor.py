@@ -187,11 +187,9 @@ class Execution:
         """Stop what runs and say so in MLflow; nothing half-done was published."""
         if self._session is None:
             return
-        for handle, (_, _, services, _) in self._running.items():
+        for handle in self._running:
             self._session.cancel(handle)
-            services.monitor.finish(services.run_id, status)
-        if self._parent_id:
-            self._session.monitor.finish(self._parent_id, status)
+        self._session.monitor.finish_all(status)
 
 
 def run_stage(module: str, config: Any, services: Services, inputs: Mapping[str, Any]) -> Any:

@@ -29,7 +29,7 @@ class StageRecord(BaseModel):
         mlflow_run_id: the stage's MLflow run.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     node: str
     fingerprint: Fingerprint

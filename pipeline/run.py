@@ -5,6 +5,8 @@ beforehand what would run and why.
 """
 
 import argparse
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,8 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_tags(config: PipelineConfig) -> dict[str, str]:
     """Return what identifies a run's origin: project version of the code, preset."""
-    command = ["git", "-C", str(PROJECT_ROOT), "rev-parse", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    commit = os.environ.get("DEPTH_COMMIT", "")
+    if not commit and shutil.which("git"):
+        command = ["git", "-C", str(PROJECT_ROOT), "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return {"mlflow.source.git.commit": commit or "unknown", "depth.preset": config.name}
 
 

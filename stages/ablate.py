@@ -77,7 +77,9 @@ def run(config: AblateConfig, services: Services, shards: ShardSet) -> AblationT
     location, filesystem = services.store.ray_location("ray")
     payload = {"config": config.model_dump_json(), "shards": shards, "services": services}
     tuner = ray.tune.Tuner(
-        ray.tune.with_resources(ray.tune.with_parameters(run_trial, payload=payload), {"CPU": 0.01}),
+        ray.tune.with_resources(
+            ray.tune.with_parameters(run_trial, payload=payload), {"CPU": 0.01}
+        ),
         param_space={"trial": ray.tune.grid_search(trials)},
         tune_config=ray.tune.TuneConfig(
             max_concurrent_trials=config.max_concurrent_trials,
@@ -175,7 +177,7 @@ def _progress_callback(services: Services, total: int) -> Any:
     """Return a Tune callback that counts the trials that ended."""
     import ray.tune
 
-    class CountTrials(ray.tune.Callback):  # type: ignore[misc]
+    class CountTrials(ray.tune.Callback):
         def __init__(self) -> None:
             self.ended = 0
 

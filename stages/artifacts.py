@@ -10,7 +10,7 @@ from cluster.storage import ObjectRef
 class Artifact(BaseModel):
     """What a stage hands on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     def objects(self) -> tuple[ObjectRef, ...]:
         """Every object in the store that must be there, whole, for this artifact to hold."""
@@ -31,7 +31,7 @@ class ShardSplit(BaseModel):
         num_samples_per_shard: frames of each shard, in the same order.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     manifest: ObjectRef
     shards: tuple[ObjectRef, ...]
@@ -46,7 +46,7 @@ class ShardSplit(BaseModel):
 class SkippedFrame(BaseModel):
     """A frame that sharding left out, and why."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     split: str
     frame: str
@@ -88,7 +88,7 @@ class ShardSet(Artifact):
 class EpochRecord(BaseModel):
     """What one epoch of training came to."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     epoch: int
     step: int
@@ -145,7 +145,7 @@ class Trial(BaseModel):
         curve: validation loss after each epoch.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     study: str
     seed: int
@@ -186,7 +186,7 @@ class AblationTable(Artifact):
 class Picture(BaseModel):
     """A picture in the store, with what stands under it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     image: ObjectRef
     caption: str
@@ -246,7 +246,7 @@ class ReportFiles(Artifact):
 class RegisteredModel(BaseModel):
     """One version in the model registry."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     dataset: str
     name: str

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from cluster.services import Services
 from stages.artifacts import Checkpoint, EvalReport, Picture, ShardSet
-from stages.recipe import Settings
+from stages.recipe import Recipe, Settings
 
 PROTOCOL_NAMES = (
     "nyu_densedepth",
@@ -80,7 +80,7 @@ def run(
     services.log_bytes("evaluation.json", report.model_dump_json(indent=1).encode())
     for index, picture in enumerate(report.pictures):
         data = services.store.get_bytes(picture.image.key)
-        services.log_bytes(f"pictures/{index:02d}.png", data)
+        services.log_bytes(f"pictures/{index:02d}.jpg", data)
     return report
 
 
@@ -107,7 +107,7 @@ def score(
         LocalShard(services.store.fetch(ref, services.scratch), count)
         for ref, count in zip(split.shards, split.num_samples_per_shard, strict=True)
     ]
-    input_size_px = tuple(checkpoint.recipe["input_size_px"])  # type: ignore[arg-type]
+    input_size_px = Recipe.model_validate(checkpoint.recipe).input_size_px
     shown = _shown(split.num_samples, config.num_pictures)
     table, rows, index, predict_s = protocol.new_table(), [], 0, 0.0
     started = time.monotonic()
@@ -196,15 +196,15 @@ def _shown(num_samples: int, num_pictures: int) -> set[int]:
 
 def _pictures(services: Services, shards: ShardSet, rows: list[Any]) -> tuple[Picture, ...]:
     """Draw a panel for each shown frame and put it into the store."""
-    from densedepth.pictures import PanelRow, panel, to_png
+    from densedepth.pictures import PanelRow, panel, to_jpeg
 
     pictures = []
     for index, (sample, predicted_m, metrics) in enumerate(rows):
         caption = sample.key
         if not metrics.is_empty:
             caption += f": rel {metrics.abs_rel:.3f}, delta1 {metrics.delta1:.3f}"
-        image = panel([PanelRow(sample.image, sample.depth_m, predicted_m, caption)])
-        key = f"pictures/{services.key}/{index:02d}.png"
-        ref = services.store.put_bytes(key, to_png(image))
+        image = panel([PanelRow(sample.image, sample.depth_m, predicted_m, "")])
+        key = f"pictures/{services.key}/{index:02d}.jpg"
+        ref = services.store.put_bytes(key, to_jpeg(image))
         pictures.append(Picture(image=ref, caption=caption))
     return tuple(pictures)

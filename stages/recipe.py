@@ -79,7 +79,7 @@ class Recipe(Settings):
     epochs: int = Field(20, ge=1, description="passes over the training split")
     global_batch_size: int = Field(8, ge=1, description="frames an optimiser step, all ranks")
     input_size_px: tuple[int, int] = Field(
-        (480, 640), description="height, width fed to the network; multiples of 32"
+        (480, 640), description="height, width fed to the network; even, best multiples of 32"
     )
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="moving average of the weights; none = the paper"
@@ -91,11 +91,11 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _check_size(self) -> "Recipe":
-        if any(side < 32 or side % 32 for side in self.input_size_px):
+        if any(side < 32 or side % 2 for side in self.input_size_px):
             raise ValueError(
-                f"input_size_px = {list(self.input_size_px)}: height and width must be multiples "
-                f"of 32, the encoder halves them five times; try "
-                f"{[max(32, round(side / 32) * 32) for side in self.input_size_px]}"
+                f"input_size_px = {list(self.input_size_px)}: height and width must be even and at "
+                f"least 32, try {[max(32, round(side / 32) * 32) for side in self.input_size_px]}; "
+                "multiples of 32 fit the encoder without rounding"
             )
         return self
 

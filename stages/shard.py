@@ -57,7 +57,7 @@ class ShardConfig(Settings):
     max_frames: int | None = Field(None, ge=1, description="frames of each split at most")
 
     @model_validator(mode="after")
-    def _check(self) -> "ShardConfig":
+    def _check(self) -> ShardConfig:
         if self.min_depth_m >= self.max_depth_m:
             raise ValueError(
                 f"the depth range is upside down: min_depth_m = {self.min_depth_m} is not below "
@@ -160,15 +160,12 @@ def _reader(config: ShardConfig) -> Reader:
 
 
 def _make_scenes(config: ShardConfig, services: Services) -> None:
-    """Write the rendered raw data set, unless the folder holds the same one, whole."""
+    """Write the rendered raw data set; the writer leaves one that is there, whole, as it is."""
     from densedepth.data import synthetic
 
     made = config.synthetic
     assert made is not None
-    root, text = Path(config.root), made.model_dump_json()
-    mark = root / "complete.json"
-    if mark.is_file() and mark.read_text() == text:
-        return
+    root = Path(config.root)
     shared: dict[str, Any] = {
         "num_test": made.num_test,
         "size_px": made.size_px,
@@ -189,7 +186,6 @@ def _make_scenes(config: ShardConfig, services: Services) -> None:
             frames_per_scene=made.frames_per_scene,
             **shared,
         )
-    mark.write_text(text)
 
 
 def _jobs(
@@ -220,14 +216,16 @@ def _in_parallel(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Run a Ray task for each shard and yield results as they come.
 
-    Rendered scenes lie on this node, so their tasks stay here.
+    Rendered scenes lie on this node, so their tasks stay here, even where it offers no CPU.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    own_cpus = next(n for n in ray.nodes() if n["NodeID"] == here.node_id)["Resources"].get("CPU")
     where = here if config.synthetic else "DEFAULT"
-    task = ray.remote(write_one_shard).options(num_cpus=1, scheduling_strategy=where)
+    num_cpus = 0 if config.synthetic and not own_cpus else 1
+    task = ray.remote(write_one_shard).options(num_cpus=num_cpus, scheduling_strategy=where)
     reader_ref, store_ref, config_ref = ray.put(reader), ray.put(store), ray.put(config)
     waiting = {
         task.remote(config_ref, store_ref, reader_ref, split, frames): index
@@ -285,17 +283,14 @@ def write_one_shard(
 
 def fill_holes(sample: EncodedSample, max_depth_m: float) -> EncodedSample:
     """Fill a sample's holes by colorization; steps are fine enough for the filled values."""
-    import numpy as np
-
     from densedepth.data.colorization import fill_depth
-    from densedepth.data.encode import decode, encode_depth_png
+    from densedepth.data.encode import decode, depth_bits, encode_depth_png, quantise_depth
 
     arrays = decode(sample)
-    filled_m = fill_depth(arrays.image, arrays.depth_m)
-    unit_m = sample.depth_unit_m if sample.depth_unit_m * 65535 < 2 * max_depth_m else 1 / 256
-    if max_depth_m <= 20:
-        unit_m = 1e-3
-    units = np.clip(np.round(filled_m / unit_m), 1, 65535).astype(np.uint16)
+    unit_m = sample.depth_unit_m
+    if depth_bits(sample.depth_png) == 8:  # steps of centimetres are too coarse for a smooth fill
+        unit_m = 1 / 256 if max_depth_m > 60 else 1e-3
+    units = quantise_depth(fill_depth(arrays.image, arrays.depth_m), unit_m, sample.key)
     return dataclasses.replace(
         sample,
         depth_png=encode_depth_png(units),

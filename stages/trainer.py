@@ -83,19 +83,22 @@ def make_trainer(
 
 
 def use_gpu(scaling: ScalingSettings) -> bool:
-    """Decide whether workers get GPUs.
+    """Decide whether workers get GPUs; ``true`` waits until the cluster has grown some.
+
+    The head of a cluster that grows has no CPUs of its own to give (``ray_cluster.yaml``).
 
     Raises:
-        ValueError: GPUs are asked for and the cluster has too few.
+        ValueError: GPUs are asked for on a single machine that has none.
     """
     import ray
 
     available = int(ray.cluster_resources().get("GPU", 0))
     if scaling.use_gpu == "auto":
         return available >= scaling.num_workers
-    if scaling.use_gpu and available == 0:
+    is_one_machine = len(ray.nodes()) == 1 and ray.cluster_resources().get("CPU", 0) > 0
+    if scaling.use_gpu and available == 0 and is_one_machine:
         raise ValueError(
-            f"use_gpu = true, but the cluster has no GPU for {scaling.num_workers} workers: "
-            "set use_gpu = false or 'auto', or add GPU nodes"
+            f"use_gpu = true, but this machine has no GPU for {scaling.num_workers} workers: "
+            "set use_gpu = false or 'auto', or run on a cluster with GPU nodes"
         )
     return scaling.use_gpu

@@ -100,8 +100,8 @@ def _leaves_that_matter(
     difference = 2 * np.exp2(-reach) * full_spread
     for window in range(_WINDOWS):
         low, high = minimum_filter(low, 3), maximum_filter(high, 3)
-        share = np.exp2(-LEAF * window) * (2 - np.exp2(1 - LEAF))
-        difference += np.float32(share) * np.clip(high - low, 0, full_spread)
+        share = 0.5 ** (LEAF * window) * (1 - 0.5**LEAF)
+        difference += share * np.clip(high - low, 0, full_spread)
     return (steps == 0) | (np.exp2(1 - steps) * difference > tolerance_m)
 
 

@@ -186,6 +186,26 @@ def test_loss_and_derivative_are_finite_for_any_finite_input(case, share):
             assert derivative.count_nonzero() == 0
 
 
+def far_outside_the_range(kind: str):
+    """Maps whose moments are differences of large numbers: rounding makes variances negative."""
+    for step in range(81):
+        generator = torch.Generator().manual_seed(step)
+        if kind == "both":
+            target = 1e4 + 0.3 * torch.randn(1, 1, 24, 24, generator=generator)
+            yield target + torch.randn(1, 1, 24, 24, generator=generator), target
+        else:
+            target = 9 * torch.rand(1, 1, 12, 12, generator=generator) + 1
+            yield torch.full_like(target, 10 ** (step / 10)), target
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("both", 0.02), ("prediction", 1e-3)])
+def test_far_outside_the_range_rounding_stays_harmless(kind, tolerance):
+    loss = DepthLoss(NYU_MAX_TARGET)
+    for pred, target in far_outside_the_range(kind):
+        exact = loss(pred.double(), target.double()).ssim.item()
+        assert loss(pred, target).ssim.item() == pytest.approx(exact, abs=tolerance)
+
+
 def test_a_nan_of_the_network_is_not_hidden():
     pred, target = scene(17)
     pred[0, 0, 3, 3] = float("nan")

@@ -134,29 +134,22 @@ def test_jobs_that_fail_and_jobs_that_work_say_so_by_exit_code_and_log(head: Hea
     assert "failed with exit code 2" in failed.stdout
 
 
-def test_what_is_uploaded_is_the_code_and_is_small(head: Head) -> None:
-    done = head.submit("true")
-    assert done.returncode == 0, done.stdout + done.stderr
-    packages = list(head.folder.glob("*/session_*/runtime_resources/working_dir_files/_ray_pkg_*"))
-    folders = [path for path in packages if path.is_dir()]
-    assert folders
-    for folder in folders:
-        size_mb = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 2**20
-        assert 0.05 < size_mb < MAX_PACKAGE_MB, f"{size_mb:.1f} MB"
-        names = {path.name for path in folder.iterdir()}
-        assert set(PACKAGES) <= names
-        assert (folder / "pipeline" / "presets" / "nyu.toml").is_file()
-        assert not names & {".git", ".venv", ".cache", "outputs", "tests", "docs", "benchmarks"}
-
-
-def test_every_worker_imports_the_uploaded_packages_not_installed_ones(head: Head) -> None:
+def test_every_worker_imports_the_upload_which_is_the_code_and_small(head: Head) -> None:
     done = head.submit("python", "-c", PROBE)
     assert done.returncode == 0, done.stdout + done.stderr
     found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     assert len(found) == 2 * len(PACKAGES)
     assert len({pid for pid, _ in found}) == 2, "the two tasks shared a worker"
-    for _, path in found:
-        assert "/working_dir_files/_ray_pkg_" in path
+    folders = {Path(path).parent.parent for _, path in found}
+    assert len(folders) == 1
+    folder = folders.pop()
+    assert folder.parent.name == "working_dir_files", f"imported from {folder}: not the upload"
+    size_mb = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 2**20
+    assert 0.05 < size_mb < MAX_PACKAGE_MB, f"{size_mb:.1f} MB"
+    names = {path.name for path in folder.iterdir()}
+    assert set(PACKAGES) <= names
+    assert (folder / "pipeline" / "presets" / "nyu.toml").is_file()
+    assert not names & {".git", ".venv", ".cache", "outputs", "tests", "docs", "benchmarks"}
 
 
 def test_a_client_without_the_token_is_turned_away(head: Head) -> None:

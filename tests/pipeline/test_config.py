@@ -80,8 +80,8 @@ def test_a_depth_range_upside_down_is_refused_with_both_values():
 
 
 def test_an_input_size_that_the_encoder_cannot_halve_is_refused_with_the_nearest():
-    text = mistakes("demo", "train.nyu.recipe.input_size_px=[100, 128]")
-    assert "multiples of 32" in text
+    text = mistakes("demo", "train.nyu.recipe.input_size_px=[101, 128]")
+    assert "must be even and at least 32" in text
     assert "[96, 128]" in text
 
 

@@ -42,7 +42,16 @@ class Recorder:
     def progress(self, *args: Any) -> None: ...
 
     def statuses(self) -> dict[str, str]:
-        return {args[0]: args[1] for method, *args in self.calls if method == "finish"}
+        """Run -> how it ended; ``finish_all`` ends whatever is open."""
+        ended: dict[str, str] = {}
+        for method, *args in self.calls:
+            if method == "ensure_run":
+                ended.setdefault(args[0], "RUNNING")
+            elif method == "finish":
+                ended[args[0]] = args[1]
+            elif method == "finish_all":
+                ended |= {run: args[0] for run, status in ended.items() if status == "RUNNING"}
+        return ended
 
 
 class InProcess:

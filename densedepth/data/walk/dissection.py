@@ -12,11 +12,11 @@ from functools import cache
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from densedepth.data.walk.front import Joint, join, plan_joint
+from densedepth.data.walk.front import Joint, join, node_columns, plan_joint
 from densedepth.data.walk.leaf import LEAF, Leaves, leaf_border
 
 _EQUAL_JOINTS = 8  # joints of blocks of the same shape, all at once: from 4x4 to 64x64 steps
-_FEW = 48  # so few blocks are joined one by one, each with its own shape
+_FEW = 64  # so few blocks are joined one by one, each with its own shape
 _BATCH_BYTES = 1 << 20  # of fronts joined at a time: what the cache holds
 _ROW = 1 << 20  # names a place (y, x): y * _ROW + x
 GRID = LEAF << (_EQUAL_JOINTS // 2)  # a grid's height and width are a multiple of this, plus 1
@@ -124,7 +124,7 @@ class _LastBlocks:
     ) -> _Front:
         """Take a block in; all must be in before the first is shrunk."""
         alive = np.flatnonzero(rates.any(axis=1))
-        columns = np.concatenate([[split, split + 1], alive + 2 * (alive >= split)])
+        columns = np.concatenate([[split, split + 1], node_columns(alive, split)])
         self._num_holders[nodes[alive]] += 1
         return _Front(nodes[alive], 0, rates[alive].take(columns, axis=1)[None])
 

@@ -1,31 +1,31 @@
-"""Fronts: blocks of a random walk that are known only by the nodes on their border.
+"""Fronts: blocks of a random walk, told by the nodes on their border alone.
 
 A walker at node i moves to node j at the rate ``r_ij`` and stops at the rate ``kill_i``, where it
-is paid ``gain_i / kill_i``.  Taking a node c out of the walk keeps what every other node can
+is paid ``gain_i / kill_i``. Taking a node c out of the walk leaves what every other node can
 expect to be paid: who used to move to c moves to where c moves to,
 
     r_ij += r_ic p_cj,   kill_i += r_ic p_c,kill,   gain_i += r_ic p_c,gain,
-    p_cj = r_cj / sum of c's rates to other nodes and its kill.
+    p_cj = r_cj / (kill_c + sum of c's rates to other nodes).
 
 This is Gaussian elimination of ``(kill_i + sum_j r_ij) x_i - sum_j r_ij x_j = gain_i`` with the
-diagonal left out (Grassmann, Taksar and Heyman 1985): only non-negative numbers are added and
-multiplied, nothing is subtracted, so every number is right to a few float32 roundings however
-weakly a part of the picture hangs on the rest.
+diagonal left out (Grassmann, Taksar and Heyman 1985): non-negative numbers are added and
+multiplied, none subtracted, so float32 is enough however weakly a part hangs on the rest.
 
 Layout of a front with n nodes: rows are nodes; columns are nodes too, with two columns put in
-before column ``split``: gain, then kill.  The rate from a node to itself is 0.
+before column ``split``: gain, then kill. The rate from a node to itself is 0.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-_NEVER = np.float32(1e-30)  # a total rate below this: nothing leaves the node
-_TINY = np.float32(1e-18)  # probabilities below this are 0, so that no product is subnormal
+# Numbers below are taken as 0, so that no product of two is subnormal: those are slow.
+_TINY = np.sqrt(np.finfo(np.float32).tiny)
+_NEVER = 1e-30  # put for the total rate of a node that nothing leaves
+_SLACK = 1e-13  # keeps a matrix regular where walkers all but never leave
+_NO_EXIT = 1e-20  # smaller chances to leave are none
 _DENSE = 64  # up to this size LAPACK inverts in float64; above, by halves
-_LONG = 24  # runs of columns at least this long on average are copied as slices
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class _Side:
 
 @dataclass(frozen=True)
 class Joint:
-    """How two fronts become one; made once for all pairs of the same shape.
+    """How two fronts become one; the same for all pairs of the same shape.
 
     Attributes:
         nodes: the joint front's nodes: the first's own, the shared, the second's own.
-        split: the joint front's column of gain.
+        split: its column of gain.
         gone: the nodes that are taken out.
         sides: the first front and, if there is one, the second.
     """
@@ -66,8 +66,24 @@ class Joint:
     sides: tuple[_Side, ...]
 
 
-def _columns(rows: Int[np.ndarray, " k"], split: int) -> Int[np.ndarray, " k"]:
-    return rows + 2 * (rows >= split)
+def _side(
+    gone: Int[np.ndarray, " m"],
+    before: Int[np.ndarray, " k1"],
+    after: Int[np.ndarray, " k2"],
+    split: int,
+    rows: slice,
+    columns: slice,
+) -> _Side:
+    """Make a side whose kept nodes come before and after gain and kill."""
+    kept = [node_columns(before, split), np.array([split, split + 1]), node_columns(after, split)]
+    return _Side(
+        gone=gone,
+        gone_columns=node_columns(gone, split),
+        kept=np.concatenate([before, after]),
+        kept_columns=np.concatenate(kept),
+        rows=rows,
+        columns=columns,
+    )
 
 
 def plan_joint(
@@ -77,7 +93,7 @@ def plan_joint(
     other_nodes: Int[np.ndarray, " n2"] | None = None,
     other_split: int = 0,
 ) -> Joint:
-    """Plan how to join two fronts, or to shrink one.
+    """Plan how to join two fronts, or to take nodes out of one.
 
     Args:
         nodes: names of the first front's nodes.
@@ -86,46 +102,35 @@ def plan_joint(
         other_nodes: names of the second front's nodes, None for no second front.
         other_split: its column of gain.
     """
-    pay = np.arange(2)
     if other_nodes is None:
-        kept, out = np.flatnonzero(~gone), np.flatnonzero(gone)
-        columns = np.concatenate([pay + split, _columns(kept, split)])
-        side = _Side(out, _columns(out, split), kept, columns, slice(None), slice(None))
+        out, kept = np.flatnonzero(gone), np.flatnonzero(~gone)
+        side = _side(out, kept[:0], kept, split, slice(None), slice(None))
         return Joint(nodes[kept], 0, nodes[out], (side,))
     order = np.argsort(other_nodes)
-    found = np.searchsorted(other_nodes, nodes, sorter=order)
-    twin = order[np.minimum(found, len(order) - 1)]
+    place = np.searchsorted(other_nodes, nodes, sorter=order)
+    twin = order[np.minimum(place, len(order) - 1)]
     shared = other_nodes[twin] == nodes
-    own = np.flatnonzero(~shared)
-    ends, out = np.flatnonzero(shared & ~gone), np.flatnonzero(shared & gone)
     alone = np.ones(len(other_nodes), bool)
     alone[twin[shared]] = False
-    other_own = np.flatnonzero(alone)
-    first = _Side(
-        out,
-        _columns(out, split),
-        np.concatenate([own, ends]),
-        np.concatenate([_columns(own, split), pay + split, _columns(ends, split)]),
-        slice(0, len(own) + len(ends)),
-        slice(0, len(own) + len(ends) + 2),
-    )
-    other_kept = np.concatenate([twin[ends], other_own])
-    second = _Side(
-        twin[out],
-        _columns(twin[out], other_split),
-        other_kept,
-        np.concatenate([pay + other_split, _columns(other_kept, other_split)]),
-        slice(len(own), None),
-        slice(len(own), None),
-    )
-    names = np.concatenate([nodes[own], nodes[ends], other_nodes[other_own]])
+    own, other_own = np.flatnonzero(~shared), np.flatnonzero(alone)
+    ends, out = np.flatnonzero(shared & ~gone), np.flatnonzero(shared & gone)
+    kept, second_kept = np.concatenate([own, ends]), np.concatenate([twin[ends], other_own])
+    rest = slice(len(own), None)
+    first = _side(out, own, ends, split, slice(0, len(kept)), slice(0, len(kept) + 2))
+    second = _side(twin[out], own[:0], second_kept, other_split, rest, rest)
+    names = np.concatenate([nodes[kept], other_nodes[other_own]])
     return Joint(names, len(own), nodes[out], (first, second))
+
+
+def node_columns(rows: Int[np.ndarray, " k"], split: int) -> Int[np.ndarray, " k"]:
+    """Give the columns of the nodes in these rows."""
+    return rows + 2 * (rows >= split)
 
 
 def _visits(
     rates: Float32[np.ndarray, "b m m"], exits: Float32[np.ndarray, "b m"]
 ) -> Float32[np.ndarray, "b m m"]:
-    """Time spent at node j by a walker from node i before it leaves these nodes.
+    """Time that a walker from node i spends at node j before it leaves these nodes.
 
     The inverse of ``diag(exits + row sums of rates) - rates``.
 
@@ -136,19 +141,24 @@ def _visits(
     blocks, size, _ = rates.shape
     if size <= _DENSE:
         matrix = np.negative(rates, dtype=np.float64)
-        matrix.reshape(blocks, -1)[:, :: size + 1] = np.maximum(exits - matrix.sum(2), _NEVER)
-        return np.linalg.inv(matrix).astype(np.float32)
+        total = np.maximum((exits - matrix.sum(2)) * (1 + _SLACK), _NEVER)
+        matrix.reshape(blocks, -1)[:, :: size + 1] = total
+        inverse = np.linalg.inv(matrix)
+        # Who enters must leave: rows times exits are 1. Where the exits are so small that the
+        # inverse lost their scale, this puts it right.
+        leave = (inverse @ exits[:, :, None].astype(np.float64)).clip(0)
+        inverse /= np.where(leave > _NO_EXIT, leave, 1)
+        return inverse.astype(np.float32)
     half = size // 2
     across = rates[:, :half, half:]
-    visits = np.empty((blocks, size, size), np.float32)
     upper = _visits(rates[:, :half, :half], exits[:, :half] + across.sum(2))
     back = rates[:, half:, :half] @ upper
     rest = back @ across
     rest += rates[:, half:, half:]
     rest.reshape(blocks, -1)[:, :: size - half + 1] = 0
-    leave = exits[:, half:] + (back @ exits[:, :half, None])[:, :, 0]
-    lower = _visits(rest, leave)
+    lower = _visits(rest, exits[:, half:] + (back @ exits[:, :half, None])[:, :, 0])
     forth = upper @ across
+    visits = np.empty((blocks, size, size), np.float32)
     visits[:, half:, half:] = lower
     visits[:, half:, :half] = lower @ back
     visits[:, :half, half:] = forth @ lower
@@ -169,21 +179,6 @@ def _rows(
     if index.min() < 0:
         taken[index < 0] = 0
     return taken
-
-
-def _add_columns(
-    target: Float32[np.ndarray, "b n k"],
-    source: Float32[np.ndarray, "b n c"],
-    columns: Int[np.ndarray, " k"],
-) -> None:
-    """Add columns of the source in the given order."""
-    cuts = [0, *(np.flatnonzero(np.diff(columns) != 1) + 1).tolist(), len(columns)]
-    if len(columns) < _LONG * (len(cuts) - 1):
-        target += source.take(columns, axis=2)
-        return
-    for start, stop in itertools.pairwise(cuts):
-        first = int(columns[start])
-        target[:, :, start:stop] += source[:, :, first : first + stop - start]
 
 
 def join(
@@ -212,19 +207,20 @@ def join(
         for front, side, rows in zip(fronts, joint.sides, kept, strict=True):
             gone = _rows(*front, side.gone)
             among += gone.take(side.gone_columns, axis=2)
-            _add_columns(away[:, :, side.columns], gone, side.kept_columns)
+            away[:, :, side.columns] += gone.take(side.kept_columns, axis=2)
             into[:, side.rows] += rows.take(side.gone_columns, axis=2)
         not_gain = np.ones(exits.shape[2], np.float32)
         not_gain[split] = 0
-        np.matmul(_visits(among, away @ not_gain), away, out=exits)
+        leave = (away.reshape(-1, len(not_gain)) @ not_gain).reshape(blocks, size)
+        np.matmul(_visits(among, leave), away, out=exits)
         exits *= exits > _TINY
         into *= into > _TINY
         np.matmul(into, exits, out=rates)
     else:
         rates[:] = 0
     for side, rows in zip(joint.sides, kept, strict=True):
-        _add_columns(rates[:, side.rows, side.columns], rows, side.kept_columns)
+        rates[:, side.rows, side.columns] += rows.take(side.kept_columns, axis=2)
     # A walker that comes straight back has not moved.
-    flat = rates.reshape(blocks, -1)
-    flat[:, : split * step : step] = 0
-    flat[:, split * step + 2 :: step] = 0
+    diagonal = rates.reshape(blocks, -1)
+    diagonal[:, : split * step : step] = 0
+    diagonal[:, split * step + 2 :: step] = 0
