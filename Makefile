@@ -26,7 +26,7 @@ ui: setup  ## MLflow's pages for the default outputs, on loopback
 
 setup: .venv/.installed
 
-lock:  ## pin and hash the dependencies of pyproject.toml anew
+lock: $(if $(findstring .cache,$(UV)),$(UV))  ## pin and hash the dependencies of pyproject.toml anew
 	$(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
 		--python-version 3.11 --group dev pyproject.toml --quiet -o requirements.lock
 

@@ -52,8 +52,9 @@ class Tracker:
         self._open_runs: set[str] = set()
         experiment = self._client.get_experiment_by_name(config.experiment)
         if experiment is None:
-            is_embedded = artifact_root is not None and config.uri.startswith("sqlite")
-            location = artifact_root.absolute().as_uri() if is_embedded else None
+            location = None
+            if artifact_root is not None and config.uri.startswith("sqlite"):
+                location = artifact_root.absolute().as_uri()
             try:
                 self._experiment_id = self._client.create_experiment(config.experiment, location)
             except MlflowException:  # another driver made it in the meantime
@@ -153,7 +154,7 @@ class Tracker:
         self._open_runs.discard(run_id)
 
     def finish_all(self, status: str) -> None:
-        """End every run that was opened here and has not ended: the pipeline's, stages', trials'."""
+        """End every run that was opened here and has not ended, trials too."""
         for run_id in sorted(self._open_runs):
             self.finish(run_id, status)
 

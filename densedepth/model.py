@@ -36,7 +36,7 @@ class Concat(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Enlarges a map, bilinear, to a skip connection's size: twice as large, or one pixel less."""
+    """Enlarges a map, bilinear, to a skip connection's size: twice as large, or a pixel off."""
 
     def __init__(self, *, align_corners: bool) -> None:
         super().__init__()

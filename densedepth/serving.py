@@ -16,11 +16,13 @@ class DepthPredictor:
     Attributes:
         network: the trained network.
         depth_range: what it can say, metres.
+        input_size_px: height and width it was trained and scored at; pictures are resized to it.
     """
 
     def __init__(self, path: Path) -> None:
-        self.network, self.depth_range, _ = load_network(path)
-        self.network.eval()
+        self.network, self.depth_range, extra = load_network(path)
+        size = extra.get("input_size_px")
+        self.input_size_px = (int(size[0]), int(size[1])) if size else None
 
     def predict(
         self, model_input: UInt8[np.ndarray, "b h w 3"], params: dict[str, object] | None = None
@@ -31,12 +33,13 @@ class DepthPredictor:
             model_input: colour pictures of one size, 0..255.
             params: none are known; MLflow passes the argument.
         """
-        image = torch.from_numpy(np.ascontiguousarray(model_input)).permute(0, 3, 1, 2)
+        image = torch.from_numpy(np.array(model_input)).permute(0, 3, 1, 2)
         with torch.inference_mode():
             depth_m = predict_depth_m(
                 self.network,
                 image.float() / 255,
                 self.depth_range,
+                input_size_px=self.input_size_px,
                 output_size_px=(image.shape[2], image.shape[3]),
             )
         return depth_m[:, 0].numpy()

@@ -185,7 +185,8 @@ class Learner:
         """Compute loss and metrics over a split at the network's output size, all ranks together.
 
         Returns:
-            ``loss`` (mean over samples) and per-image means of the metrics over valid pixels.
+            ``loss`` (mean over samples) and per-image means of the metrics, both over valid pixels:
+            filling makes training depth dense, validation depth keeps its holes.
         """
         network = self.best_network.eval()
         distributed = dist.is_initialized() and dist.get_world_size() > 1
@@ -198,7 +199,7 @@ class Learner:
             image = (batch.image.float() / 255).contiguous(memory_format=torch.channels_last)
             predicted = network(image)
             target = self.depth_range.to_target(batch.depth_m)
-            terms = self.loss(predicted, target, batch.valid if self.settings.masked else None)
+            terms = self.loss(predicted, target, batch.valid)
             loss_sum += float(terms.total) * len(batch.keys)
             count += len(batch.keys)
             predicted_m = self.depth_range.to_depth_m(predicted).cpu().numpy()

@@ -5,7 +5,7 @@ A study is the baseline's recipe with a few settings changed; the slides' three 
 
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cluster.services import Services
 from stages.artifacts import AblationTable, EpochRecord, ShardSet, Trial
@@ -56,6 +56,21 @@ class AblateConfig(ScalingSettings):
                 raise ValueError("'baseline' is the recipe itself; give the study another name")
             changed_recipe(Recipe(), study.changes(Recipe()))
         return studies
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "AblateConfig":
+        network = self.recipe.network
+        if network.weights in ("imagenet", "none"):
+            return self
+        for name, study in self.studies.items():
+            changed = study.changes(self.recipe)
+            if "network.encoder" in changed and "network.weights" not in changed:
+                raise ValueError(
+                    f"study {name} changes the encoder, but weights = {network.weights!r} is a "
+                    f"file of {network.encoder}: set recipe.network.weights to imagenet or none, "
+                    'or give the study its own "network.weights"'
+                )
+        return self
 
 
 def run(config: AblateConfig, services: Services, shards: ShardSet) -> AblationTable:

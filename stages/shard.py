@@ -143,7 +143,7 @@ def sources(config: ShardConfig) -> dict[str, str]:
             if split != "val":
                 raise
             continue
-        for frame in listing.frames[: config.max_frames]:
+        for frame in _selected(listing.frames, split, config):
             for path in (frame.image_path, frame.depth_path):
                 try:
                     status = path.stat()
@@ -191,7 +191,7 @@ def _make_scenes(config: ShardConfig, services: Services) -> None:
 def _jobs(
     config: ShardConfig, reader: Reader
 ) -> tuple[list[tuple[Split, tuple[Frame, ...]]], list[SkippedFrame]]:
-    """Cut the splits into shards' worth of frames; training frames are mixed beforehand."""
+    """Cut the splits into shards' worth of frames."""
     jobs: list[tuple[Split, tuple[Frame, ...]]] = []
     skipped: list[SkippedFrame] = []
     for split in SPLITS:
@@ -199,13 +199,18 @@ def _jobs(
         skipped += [
             SkippedFrame(split=split, frame=s.line, reason=s.reason) for s in listing.skipped
         ]
-        frames = list(listing.frames)
-        if split == "train":
-            frames.sort(key=lambda f: hashlib.sha256(f.key.encode()).digest())
-        frames = frames[: config.max_frames]
+        frames = _selected(listing.frames, split, config)
         for start in range(0, len(frames), config.samples_per_shard):
             jobs.append((split, tuple(frames[start : start + config.samples_per_shard])))
     return jobs, skipped
+
+
+def _selected(frames: Sequence[Frame], split: Split, config: ShardConfig) -> list[Frame]:
+    """Return the frames that are sharded, in their order; training frames are mixed."""
+    chosen = list(frames)
+    if split == "train":
+        chosen.sort(key=lambda f: hashlib.sha256(f.key.encode()).digest())
+    return chosen[: config.max_frames]
 
 
 def _in_parallel(

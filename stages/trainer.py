@@ -96,9 +96,10 @@ def use_gpu(scaling: ScalingSettings) -> bool:
     if scaling.use_gpu == "auto":
         return available >= scaling.num_workers
     is_one_machine = len(ray.nodes()) == 1 and ray.cluster_resources().get("CPU", 0) > 0
-    if scaling.use_gpu and available == 0 and is_one_machine:
+    if scaling.use_gpu and available < scaling.num_workers and is_one_machine:
         raise ValueError(
-            f"use_gpu = true, but this machine has no GPU for {scaling.num_workers} workers: "
-            "set use_gpu = false or 'auto', or run on a cluster with GPU nodes"
+            f"use_gpu = true and num_workers = {scaling.num_workers}, but this machine has "
+            f"{available} GPUs: lower num_workers, set use_gpu = false or 'auto', or run on a "
+            "cluster with GPU nodes"
         )
     return scaling.use_gpu

@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.services import Services
 from stages.artifacts import EpochRecord, ShardSplit
+from stages.recipe import Recipe
 from stages.trainer import ScalingSettings, TrainJob
 
 
@@ -68,7 +69,7 @@ def train_worker(config: dict[str, Any]) -> None:
             return
         services.log_metrics([(result.epoch, {f"epoch/{k}": v for k, v in metrics.items()})])
         with tempfile.TemporaryDirectory() as folder:
-            _write_checkpoint(Path(folder), learner, history)
+            _write_checkpoint(Path(folder), learner, history, job.recipe)
             ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def batches(epoch: int) -> Any:
@@ -181,7 +182,9 @@ def _local_shards(
     return local
 
 
-def _write_checkpoint(folder: Path, learner: Any, history: list[dict[str, Any]]) -> None:
+def _write_checkpoint(
+    folder: Path, learner: Any, history: list[dict[str, Any]], recipe: Recipe
+) -> None:
     """Write the full state for a restart, and the network alone for whoever uses it."""
     import torch
 
@@ -190,4 +193,5 @@ def _write_checkpoint(folder: Path, learner: Any, history: list[dict[str, Any]])
     count = sum(p.numel() for p in learner.network.parameters() if p.requires_grad)
     state = {**learner.state(), "history": history, "num_parameters": count}
     torch.save(state, folder / "state.pt")
-    save_network(learner.best_network, learner.depth_range, folder / "network.safetensors")
+    extra = {"input_size_px": list(recipe.input_size_px)}
+    save_network(learner.best_network, learner.depth_range, folder / "network.safetensors", extra)

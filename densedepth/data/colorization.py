@@ -1,17 +1,18 @@
-"""Depth filling by colorization (Levin, Lischinski and Weiss 2004), as the NYU toolbox defines it.
+"""Depth filling by colorization (Levin, Lischinski and Weiss 2004), as NYU's toolbox defines it.
 
 Every pixel i is tied to the up to 8 pixels around it by weights that sum to 1,
 
     w_ij proportional to exp(-(g_i - g_j)^2 / s_i),
-    s_i = max(0.6 variance of the window, min_j (g_i - g_j)^2 / ln 100, 2e-6),
+    s_i = max(0.6 variance of g in the window, min_j (g_i - g_j)^2 / ln 100, 2e-6),
 
-g being grey in [0, 1] and the window the pixels inside the 3x3 around i, i included.  x solves
+g being grey in [0, 1] (0.2125 R + 0.7154 G + 0.0721 B, as DenseDepth's port has it) and the
+window the pixels of the picture in the 3x3 around i, i included. x solves
 ``(I - W + K) x = K d`` with K = 1 at measured pixels and 0 at missing ones; measured pixels keep
-their depth d, missing ones take x.
+their depth d, missing ones take x. W is not symmetric.
 
 x_i is also what a walker from i is paid who moves by W and, at a measured pixel, stops with
-probability 1/2 and is paid its depth there.  The module ``walk`` solves that exactly, and a
-walker seldom gets far past the rim of a hole: pixels beyond are left out.
+probability 1/2 and is paid its depth there. The package ``walk`` solves that exactly. A walker
+seldom gets far past the rim of a hole, so measured pixels beyond are left out.
 """
 
 import math
@@ -112,6 +113,9 @@ def fill_depth(
     tolerance_m: float = 5e-4,
 ) -> Float32[np.ndarray, "h w"]:
     """Fill missing depth from the measured depth around it, along similar grey.
+
+    One core takes 0.2 s for 640x480 with a fifth missing and 0.7 s for a KITTI frame, and about
+    0.5 kB of memory per pixel (docs/decisions.md, 2026-11-22).
 
     Args:
         image: colour, 0..255.

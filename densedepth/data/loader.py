@@ -73,7 +73,8 @@ def resize_image(
     image: UInt8[np.ndarray, "h w 3"], size_px: tuple[int, int]
 ) -> UInt8[Tensor, "3 h2 w2"]:
     """Resize a picture to (height, width), anti-aliased."""
-    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    writable = image if image.flags.writeable else image.copy()  # PNGs come read-only
+    tensor = torch.from_numpy(writable).permute(2, 0, 1)
     if tuple(tensor.shape[1:]) == size_px:
         return tensor.contiguous()
     resized = F.interpolate(

@@ -48,7 +48,7 @@ def room_view(room: Room, rng: np.random.Generator, size_px: tuple[int, int]) ->
     """
     wide, long, tall = room.size_m
     height, width = size_px
-    focal = float(rng.normal(1.0, 0.03)) * _FOCAL * width
+    focal = float(rng.normal(1.0, 0.01)) * _FOCAL * width
     wanted_m = float(np.exp(rng.uniform(math.log(1.2), math.log(5.5))))
 
     def view(x: float, y: float, z: float, rotation: np.ndarray) -> PinholeView:
@@ -61,8 +61,8 @@ def room_view(room: Room, rng: np.random.Generator, size_px: tuple[int, int]) ->
     for _ in range(10):
         x, y = rng.uniform((0.3, 0.3), (wide - 0.3, long - 0.3)).tolist()
         aim_x, aim_y = rng.uniform((0.2, 0.2), (wide - 0.2, long - 0.2)).tolist()
-        pitch, roll = math.radians(rng.normal(-9, 6)), math.radians(rng.normal(0, 1.5))
-        eye = float(rng.uniform(1.05, 1.65))
+        pitch, roll = math.radians(rng.normal(-9, 3)), math.radians(rng.normal(0, 1))
+        eye = float(rng.uniform(1.25, 1.45))
         here = Rectangle(x, y, 0.0, 0.0)
         if any(here.overlaps(t, _BODY_M if t.tall > 0.6 else 0.1) for t in room.taken):
             continue

@@ -2,7 +2,7 @@
 
 The grid is cut into leaves that share their border lines; the pixels inside a leaf are taken out
 of the walk, then pairs of blocks are joined and the pixels between them taken out, until none is
-left.  On the way back every pixel gets its value from the border around it.  There is no
+left. On the way back every pixel gets its value from the border around it.  There is no
 iteration, so the work does not depend on how the picture conducts.
 """
 
@@ -41,6 +41,7 @@ class _Step:
     exits: Float32[np.ndarray, "b m c"]
 
     def fill(self, values: Float32[np.ndarray, " p"]) -> None:
+        """Give the nodes taken out their values, once those that stayed have theirs."""
         border = values[self.origin[:, None] + self.nodes]
         pay = np.tile(np.array([1, 0], np.float32), (len(border), 1))
         known = np.hstack([border[:, : self.split], pay, border[:, self.split :]])
@@ -87,6 +88,11 @@ def _equal_joint(level: int) -> Joint:
     else:
         gone, shift = (y == height) & (x > 0) & (x < width), height * _ROW
     return plan_joint(nodes, split, gone, nodes + shift, split)
+
+
+def _places(nodes: Int[np.ndarray, " n"], row: int) -> Int[np.ndarray, " n"]:
+    """Turn names into places of a grid with ``row`` columns."""
+    return nodes // _ROW * row + nodes % _ROW
 
 
 def _join_equal(
@@ -216,8 +222,3 @@ def expected_pay(
         step.fill(values)
     leaves.fill(values)
     return values.reshape(kill.shape)
-
-
-def _places(nodes: Int[np.ndarray, " n"], row: int) -> Int[np.ndarray, " n"]:
-    """Turn names into places of a grid with ``row`` columns."""
-    return nodes // _ROW * row + nodes % _ROW

@@ -178,7 +178,7 @@ class Leaves:
         """Give the nodes inside their values, once those on the borders have theirs."""
         known = {node: values[self._at(node)] for node in leaf_border()}
         for step in reversed(self._exits):
-            value = step.paid
+            value = step.paid.copy()
             for node, chance in step.to.items():
                 value += chance * known[node]
             known[step.node] = value
