@@ -108,13 +108,13 @@ class Learner:
 
     def __post_init__(self) -> None:
         s = self.settings
-        encoder = set(self.network.encoder.parameters())
+        # In the network's order: the optimiser's state is saved by position.
+        parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in self.network.named_parameters():
+            parts[name.startswith("encoder.")].append(parameter)
         groups = [
-            {"params": list(encoder), "factor": s.encoder_rate_factor},
-            {
-                "params": [p for p in self.network.parameters() if p not in encoder],
-                "factor": 1.0,
-            },
+            {"params": parts[True], "factor": s.encoder_rate_factor},
+            {"params": parts[False], "factor": 1.0},
         ]
         # AdamW with no decay is Adam.
         self.optimiser = torch.optim.AdamW(
@@ -174,11 +174,10 @@ class Learner:
             return
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         ours, theirs = self.ema.state_dict(), self.network.state_dict()
-        for name, value in theirs.items():
-            if value.dtype.is_floating_point:
-                ours[name].lerp_(value, 1 - decay)
-            else:
-                ours[name].copy_(value)
+        floats = [name for name, value in ours.items() if value.dtype.is_floating_point]
+        torch._foreach_lerp_([ours[n] for n in floats], [theirs[n] for n in floats], 1 - decay)
+        for name in ours.keys() - set(floats):
+            ours[name].copy_(theirs[name])
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:

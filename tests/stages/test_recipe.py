@@ -1,0 +1,64 @@
+"""Recipes and studies: what a study changes, and what is refused."""
+
+import pytest
+from pydantic import ValidationError
+
+from stages.ablate import SLIDES, AblateConfig, Study
+from stages.artifacts import ARTIFACT, AblationTable, EpochRecord, Trial
+from stages.recipe import Recipe, changed_recipe
+
+
+def test_the_slides_three_studies_change_one_thing_each():
+    base = Recipe()
+    changed = {name: changed_recipe(base, study.changes(base)) for name, study in SLIDES.items()}
+    assert changed["densenet201"].network.encoder == "densenet201"
+    assert changed["half_decoder"].network.decoder_width == 0.5
+    assert changed["no_colour_swap"].augment.channel_swap_probability == 0.0
+    for name, recipe in changed.items():
+        back = {key: _value(base, key) for key in SLIDES[name].changes(base)}
+        assert changed_recipe(recipe, back) == base
+
+
+def _value(recipe: Recipe, dotted: str):
+    value = recipe
+    for part in dotted.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def test_half_is_half_of_the_baselines_own_width():
+    base = changed_recipe(Recipe(), {"network.decoder_width": 0.25})
+    assert SLIDES["half_decoder"].changes(base) == {"network.decoder_width": 0.125}
+
+
+def test_a_setting_there_is_not_is_refused():
+    with pytest.raises(ValueError, match=r"no setting 'network\.depth'"):
+        changed_recipe(Recipe(), {"network.depth": 3})
+
+
+def test_a_study_with_another_encoder_may_not_load_the_baselines_weights():
+    recipe = changed_recipe(Recipe(), {"network.weights": "/data/densenet169.pth"})
+    with pytest.raises(ValidationError, match="study densenet201 changes the encoder, but weights"):
+        AblateConfig(recipe=recipe)
+    own = Study(set={"network.encoder": "densenet201", "network.weights": "/data/201.pth"})
+    assert AblateConfig(recipe=recipe, studies={"deep": own})
+
+
+def test_a_diverged_trial_is_kept_as_it_was():
+    record = EpochRecord(epoch=0, step=1, train_loss=float("nan"), metrics={}, seconds=1.0)
+    assert "NaN" in record.model_dump_json()
+    again = EpochRecord.model_validate_json(record.model_dump_json())
+    assert again.train_loss != again.train_loss
+
+
+def test_an_ablation_means_over_the_seeds_that_finished():
+    def trial(seed: int, delta1: float | None) -> Trial:
+        metrics = {} if delta1 is None else {"delta1": delta1}
+        status = "failed" if delta1 is None else "finished"
+        return Trial(study="baseline", seed=seed, changes={}, status=status, metrics=metrics)
+
+    table = AblationTable(
+        dataset="nyu", recipe={}, trials=(trial(0, 0.4), trial(1, 0.6), trial(2, None))
+    )
+    assert table.mean_metric("baseline", "delta1") == pytest.approx(0.5)
+    assert ARTIFACT.validate_json(table.model_dump_json()) == table
