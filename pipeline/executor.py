@@ -103,7 +103,8 @@ class Execution:
                 self._collect()
 
     def _open(self, stack: contextlib.ExitStack) -> None:
-        """Connect to Ray and open the pipeline's MLflow run."""
+        """Check the store, connect to Ray, open the pipeline's MLflow run."""
+        self.store.check_writable()
         self._session = stack.enter_context(self.open_session())
         monitor = self._session.monitor
         self._parent_id = monitor.ensure_run(self.run_id, self.run_id, None, self.tags)
