@@ -99,6 +99,8 @@ def open_session(
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Many small processes on few cores are meant here; Ray would warn of them on the terminal.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
     import ray
 
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ

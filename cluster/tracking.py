@@ -17,6 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.registry import register_model
 
 KEY_TAG = "depth.key"
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # pages for training, not for chats
+    "mlflow.note.content": (
+        "One run per pipeline run, with a child per stage and a grandchild per ablation trial. "
+        "To compare networks, select pipeline runs and add columns such as nyu/delta1; to compare "
+        "studies, expand ablate.* and select its trials."
+    ),
+}
 _MAX_BATCH = 900
 
 
@@ -56,7 +64,9 @@ class Tracker:
             if artifact_root is not None and config.uri.startswith("sqlite"):
                 location = artifact_root.absolute().as_uri()
             try:
-                self._experiment_id = self._client.create_experiment(config.experiment, location)
+                self._experiment_id = self._client.create_experiment(
+                    config.experiment, location, tags=EXPERIMENT_TAGS
+                )
             except MlflowException:  # another driver made it in the meantime
                 self._experiment_id = self._client.get_experiment_by_name(
                     config.experiment

@@ -91,13 +91,15 @@ def run(config: AblateConfig, services: Services, shards: ShardSet) -> AblationT
     services.progress(0, len(trials), "trials", "starting")
     location, filesystem = services.store.ray_location("ray")
     payload = {"config": config.model_dump_json(), "shards": shards, "services": services}
+    # A trial's own process only waits: a share of a CPU would keep workers that need all CPUs out
+    # for ever, and Tune refuses a request for nothing, so it asks for one byte of memory.
+    trial_share = ray.tune.PlacementGroupFactory([{"memory": 1}])
     tuner = ray.tune.Tuner(
-        ray.tune.with_resources(
-            ray.tune.with_parameters(run_trial, payload=payload), {"CPU": 0.01}
-        ),
+        ray.tune.with_resources(ray.tune.with_parameters(run_trial, payload=payload), trial_share),
         param_space={"trial": ray.tune.grid_search(trials)},
         tune_config=ray.tune.TuneConfig(
             max_concurrent_trials=config.max_concurrent_trials,
+            reuse_actors=True,  # a trial's own process only waits for its workers
             trial_dirname_creator=_trial_name,
             trial_name_creator=_trial_name,
         ),

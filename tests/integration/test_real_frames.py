@@ -36,9 +36,14 @@ num_pictures = 2
 [shard.kitti]
 format = "kitti_eigen"
 root = "{samples}/kitti/raw"
-options = {{ ground_truth = "velodyne", val_fraction = 0.3, train_list = "../raw_lidar_train_files.txt", test_list = "../raw_lidar_test_files.txt" }}
 min_depth_m = 1.0
 max_depth_m = 80.0
+
+[shard.kitti.options]
+ground_truth = "velodyne"
+val_fraction = 0.3
+train_list = "{samples}/kitti/raw_lidar_train_files.txt"
+test_list = "{samples}/kitti/raw_lidar_test_files.txt"
 """
 
 

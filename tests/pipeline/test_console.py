@@ -1,0 +1,75 @@
+"""What a person sees: plain lines in a log, bars with what is left, readable durations."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from cluster.monitor import Monitor, MonitorHandle, Progress
+from cluster.tracking import TrackingConfig
+from pipeline import console as module
+from pipeline.console import RunDisplay, duration_text, progress_text
+
+
+def progress(done: float, total: float, text: str = "loss 0.2", elapsed_s: float = 30.0):
+    return Progress(
+        stage="train.nyu", done=done, total=total, unit="steps", text=text, elapsed_s=elapsed_s
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
+)
+def test_durations_are_written_as_people_say_them(seconds, text):
+    assert duration_text(seconds) == text
+
+
+def test_progress_says_how_far_how_long_still_and_the_latest_figures():
+    text = progress_text(progress(25, 100))
+    assert "━━━━━───────────────" in text
+    assert "25/100 steps, 1 min 30 s left" in text
+    assert text.endswith("loss 0.2")
+
+
+def test_no_time_is_promised_before_anything_is_done():
+    assert "left" not in progress_text(progress(0, 100))
+    assert progress_text(progress(0, 0, "starting 2 workers")) == "starting 2 workers"
+
+
+def test_a_log_gets_a_line_per_change_and_not_per_poll(monkeypatch):
+    text = io.StringIO()
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with RunDisplay(["train.nyu"], Console(file=text, width=140)) as display:
+        display.set("train.nyu", "runs", "never run")
+        for second in range(1, 31):
+            now[0] = float(second)
+            display.progress({"train.nyu": progress(second, 30)})
+        display.set("train.nyu", "done", "in 30 s")
+    lines = text.getvalue().splitlines()
+    assert lines[0].split() == ["train.nyu", "runs", "never", "run"]
+    assert [line.split("steps")[0].split()[-1] for line in lines[1:-1]] == [
+        "10/30",
+        "20/30",
+        "30/30",
+    ]
+    assert lines[-1].split() == ["train.nyu", "done", "in", "30", "s"]
+
+
+def test_a_terminal_gets_one_row_per_stage():
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    display = RunDisplay(["a", "b"], console)
+    with display:
+        display.set("a", "runs", "[x] changed")
+    drawn = console.file.getvalue()
+    assert "[x] changed" in drawn
+    assert "waits" in drawn
+
+
+def test_trials_speak_beside_their_stages_count():
+    handle = MonitorHandle(Monitor(TrackingConfig()), remote=False)
+    handle.progress("ablate.nyu", 1, 4, "trials")
+    handle.say("ablate.nyu", "baseline: 3/8 steps")
+    shown = handle.snapshot()["ablate.nyu"]
+    assert (shown.done, shown.total, shown.text) == (1, 4, "baseline: 3/8 steps")
