@@ -60,6 +60,7 @@ class ShardSet(Artifact):
         dataset: the branch's name, ``nyu`` or ``kitti``.
         min_depth_m: nearest depth that the network is asked for.
         max_depth_m: farthest depth that the network is asked for.
+        rendered: whether the frames are made-up scenes in the data set's layout.
         dense: whether every training pixel has a depth (in-painted); if not, losses are masked.
         splits: ``train``, ``val`` and ``test``.
         skipped: frames that were left out.
@@ -69,6 +70,7 @@ class ShardSet(Artifact):
     dataset: str
     min_depth_m: float
     max_depth_m: float
+    rendered: bool
     dense: bool
     splits: dict[str, ShardSplit]
     skipped: tuple[SkippedFrame, ...] = ()

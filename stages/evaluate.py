@@ -132,7 +132,7 @@ def score(
         dataset=shards.dataset,
         split=config.split,
         protocol=protocol.as_dict(),
-        protocol_text=f"{protocol.coverage(summary.num_images)}; {protocol.describe()}",
+        protocol_text=f"{_coverage(protocol, shards, summary.num_images)}; {protocol.describe()}",
         num_images=summary.num_images,
         num_skipped=summary.num_skipped,
         per_image_mean=summary.per_image_mean,
@@ -151,6 +151,13 @@ def score(
         pictures=_pictures(services, shards, rows),
         seconds_per_image=predict_s / max(1, index),
     )
+
+
+def _coverage(protocol: Any, shards: ShardSet, num_images: int) -> str:
+    """Say how much of the published test list was scored; of rendered scenes, none was."""
+    if shards.rendered:
+        return f"{num_images} rendered scenes, not the published test frames"
+    return str(protocol.coverage(num_images))
 
 
 def _predict(

@@ -112,6 +112,7 @@ def run(config: ShardConfig, services: Services) -> ShardSet:
         dataset=name,
         min_depth_m=config.min_depth_m,
         max_depth_m=config.max_depth_m,
+        rendered=config.synthetic is not None,
         dense=dense,
         splits=splits,
         skipped=tuple(skipped),

@@ -217,6 +217,7 @@ def test_the_shard_formats_snippet_reads_what_the_stage_wrote(monkeypatch, tmp_p
         dataset="nyu",
         min_depth_m=0.1,
         max_depth_m=10.0,
+        rendered=False,
         dense=True,
         splits={"test": _publish_manifest(config, store, "test", parts)},
     )

@@ -49,7 +49,7 @@ def room_view(room: Room, rng: np.random.Generator, size_px: tuple[int, int]) ->
     wide, long, tall = room.size_m
     height, width = size_px
     focal = float(rng.normal(1.0, 0.01)) * _FOCAL * width
-    wanted_m = float(np.exp(rng.uniform(math.log(1.2), math.log(5.5))))
+    wanted_m = float(np.exp(rng.uniform(math.log(1.5), math.log(6.5))))
 
     def view(x: float, y: float, z: float, rotation: np.ndarray) -> PinholeView:
         center = ((width - 1) / 2, (height - 1) / 2)
