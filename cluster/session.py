@@ -40,9 +40,10 @@ class Session:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(Monitor).options(
-            num_cpus=0, scheduling_strategy=here, max_concurrency=8, max_restarts=0
-        )
+        # A thread each: calls of a caller are done in their order, and MLflow never holds up
+        # the display.
+        groups = ray.remote(concurrency_groups={"track": 1, "show": 1})(Monitor)
+        actor = groups.options(num_cpus=0, scheduling_strategy=here, max_restarts=0)
         self._here = here
         self.monitor = MonitorHandle(actor.remote(tracking, artifact_root), remote=True)
 

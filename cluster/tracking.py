@@ -34,7 +34,9 @@ class TrackingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     uri: str = Field(
-        "", description="sqlite:///FILE or http(s)://SERVER; empty = outputs/mlflow.db"
+        "",
+        pattern=r"^(|sqlite:///.+|https?://.+)$",
+        description="sqlite:///FILE or http(s)://SERVER; empty = outputs/mlflow.db",
     )
     experiment: str = Field("depth", description="MLflow experiment")
 
@@ -127,6 +129,15 @@ class Tracker:
                     last[name] = step
         for start in range(0, len(batch), _MAX_BATCH):
             self._client.log_batch(run_id, metrics=batch[start : start + _MAX_BATCH])
+
+    def log_summary(self, run_id: str, figures: Mapping[str, float]) -> None:
+        """Log figures that replace earlier ones of the same names: a run's latest summary."""
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        values = {name: float(v) for name, v in figures.items() if math.isfinite(v)}
+        metrics = [Metric(name, value, now_ms, 0) for name, value in values.items()]
+        self._client.log_batch(run_id, metrics=metrics[:_MAX_BATCH])
 
     def _last_step(self, run_id: str, name: str) -> int:
         if name not in self._client.get_run(run_id).data.metrics:

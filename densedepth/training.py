@@ -213,8 +213,10 @@ class Learner:
                 table.merge(MetricTable.from_dict(part))
                 loss_sum += part_loss
                 count += part_count
+        if not count:  # no validation split: no figures, rather than made-up ones
+            return {}
         means = table.compute().per_image_mean if table.num_images else {}
-        return {"loss": loss_sum / max(1, count), **means}
+        return {"loss": loss_sum / count, **means}
 
     def state(self) -> dict[str, Any]:
         """Return everything that a restart needs, for ``torch.save``."""

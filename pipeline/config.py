@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cluster.session import SessionConfig
+from cluster.storage import open_store
 from cluster.tracking import TrackingConfig
 from pipeline.errors import ConfigMistakes, Mistake
 from stages.ablate import AblateConfig
 from stages.evaluate import EvaluateConfig
 from stages.register import RegisterConfig
 from stages.report import ReportConfig
-from stages.shard import ShardConfig
+from stages.shard import ShardConfig, problems
 from stages.train import TrainConfig
 
 PRESETS = Path(__file__).parent / "presets"
@@ -47,6 +48,12 @@ class PipelineConfig(BaseModel):
     register_: RegisterConfig = Field(
         default_factory=RegisterConfig, alias="register", description="MLflow's model registry"
     )
+
+    @field_validator("store")
+    @classmethod
+    def _check_store(cls, url: str) -> str:
+        open_store(url)
+        return url
 
     def run_id(self) -> str:
         """Name the run: equal configurations are the same run, today and tomorrow."""
@@ -158,6 +165,9 @@ def _fill_places(data: dict[str, Any]) -> None:
     tracking = data.setdefault("tracking", {})
     if isinstance(tracking, dict) and not tracking.get("uri"):
         tracking["uri"] = f"sqlite:///{root / 'mlflow.db'}"
+    register = data.setdefault("register", {})
+    if isinstance(register, dict) and isinstance(tracking, dict):
+        register.setdefault("registry_uri", tracking["uri"])
     tables = data.get("shard")
     for table in tables.values() if isinstance(tables, dict) else ():
         if isinstance(table, dict) and str(table.get("root", "")).startswith("outputs:"):
@@ -166,7 +176,8 @@ def _fill_places(data: dict[str, Any]) -> None:
 
 def _mistake(error: Any, data: dict[str, Any]) -> Mistake:
     """Turn one of pydantic's errors into a mistake with the nearest valid name."""
-    location = [str(part) for part in error["loc"]]
+    parts = [str(part) for part in error["loc"]]  # branches of a union are no keys
+    location = [p for p in parts if p != "bool" and not p.startswith("literal[")]
     key, value = ".".join(location), error.get("input")
     shown = "" if isinstance(value, dict) else repr(value)
     if error["type"] == "extra_forbidden":
@@ -202,7 +213,12 @@ def _cross_check(data: dict[str, Any]) -> list[Mistake]:
     tables = {s: data.get(s, {}) for s in ("shard", "train", "ablate", "evaluate")}
     if not all(isinstance(t, dict) for t in tables.values()):
         return []
-    found = []
+    found = [
+        Mistake(f"shard.{branch}", "", problem)
+        for branch, table in tables["shard"].items()
+        if isinstance(table, dict)
+        for problem in problems(table)
+    ]
     for stage, needed in (("train", "shard"), ("ablate", "shard"), ("evaluate", "train")):
         for branch in tables[stage]:
             if branch not in tables[needed]:

@@ -174,7 +174,7 @@ class Execution:
         stage, _, branch = record.node.partition(".")
         prefix = f"{branch}/" if stage == "evaluate" else f"{record.node}/"
         figures = {f"{prefix}{name}": value for name, value in record.artifact.summary().items()}
-        monitor.log_metrics(self._parent_id, [(0, figures)])
+        monitor.log_summary(self._parent_id, figures)
 
     def _finish_parent(self) -> None:
         assert self._session is not None

@@ -72,17 +72,34 @@ def fingerprint(node: Node, inputs: Mapping[str, str]) -> Fingerprint:
         inputs: needed node -> digest of its artifact.
     """
     files = _reached(str(node.stage.__name__))
-    sources = getattr(node.stage, "sources", None)
     return Fingerprint(
         code={name: digest for name, (digest, _) in files.items()},
         config=node.config.model_dump(mode="json"),
         inputs=dict(inputs),
-        sources=sources(node.config) if sources else {},
+        sources=raw_sources(node),
         libraries={
             library: _version(library)
             for library in sorted({x for _, used in files.values() for x in used})
         },
     )
+
+
+_sources: dict[tuple[str, str], dict[str, str]] = {}
+
+
+def raw_sources(node: Node) -> dict[str, str]:
+    """Return what a node reads outside the store, looked up once in this process.
+
+    Raises:
+        DepthError: something that the settings name is not there.
+    """
+    look_up = getattr(node.stage, "sources", None)
+    if look_up is None:
+        return {}
+    key = (node.name, node.config.model_dump_json())
+    if key not in _sources:
+        _sources[key] = look_up(node.config)
+    return _sources[key]
 
 
 @cache

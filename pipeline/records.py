@@ -59,7 +59,9 @@ def latest_record(store: ObjectStore, node: str) -> StageRecord | None:
 def publish_record(store: ObjectStore, record: StageRecord) -> None:
     """Make a stage's result known; of two drivers at once the first one's stands."""
     data = record.model_dump_json(indent=1).encode()
-    store.put_bytes_if_absent(f"records/{record.node}/{record.fingerprint.digest()}.json", data)
+    key = f"records/{record.node}/{record.fingerprint.digest()}.json"
+    if not store.put_bytes_if_absent(key, data) and _load(store, key) is None:
+        store.put_bytes(key, data)  # what is there cannot be read
     store.put_bytes(f"records/{record.node}/latest.json", data)
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 
 from cluster.errors import StorageError
@@ -21,6 +22,7 @@ from pipeline.console import RunDisplay
 from pipeline.dag import build_graph
 from pipeline.errors import PipelineError
 from pipeline.executor import Execution
+from pipeline.fingerprint import raw_sources
 from pipeline.plan import make_plan
 from pipeline.results import print_plan, print_results
 
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--plan", action="store_true", help="say what would run and why, run nothing"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if "=" in options.preset:
         options.preset, options.overrides = "demo", [options.preset, *options.overrides]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(options.preset, options.overrides)
         graph = build_graph(config)
         store = open_store(config.store)
+        for node in graph.values():  # what is not there shows before anything runs
+            raw_sources(node)
         if options.plan:
             print_plan(config.run_id(), make_plan(graph, store))
             return 0
@@ -65,6 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PipelineError, StorageError, DepthError) as error:
         sys.stderr.write(f"{error}\n")
         return getattr(error, "exit_code", 1)
+    except Exception as error:  # the last line of defence: no traceback in a user's face
+        trace = outputs_root() / "error.txt"
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        trace.write_text(traceback.format_exc())
+        sys.stderr.write(f"{type(error).__name__}: {error}\nThe traceback is in {trace}\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")
         return 130

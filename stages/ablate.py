@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.services import Services
 from stages.artifacts import AblationTable, EpochRecord, ShardSet, Trial
-from stages.recipe import Recipe, Settings, changed_recipe
-from stages.trainer import ScalingSettings, TrainJob, make_trainer
+from stages.recipe import Recipe, Settings, changed_recipe, weights_mark
+from stages.trainer import ScalingSettings, TrainJob, check_batch, make_trainer, run_trainer
 from stages.worker import train_worker
 
 
@@ -59,6 +59,7 @@ class AblateConfig(ScalingSettings):
 
     @model_validator(mode="after")
     def _check_weights(self) -> "AblateConfig":
+        check_batch(self.recipe, self.num_workers)
         network = self.recipe.network
         if network.weights in ("imagenet", "none"):
             return self
@@ -71,6 +72,11 @@ class AblateConfig(ScalingSettings):
                     'or give the study its own "network.weights"'
                 )
         return self
+
+
+def sources(config: AblateConfig) -> dict[str, str]:
+    """Say what the stage reads outside the store: the encoder's weights."""
+    return weights_mark(config.recipe)
 
 
 def run(config: AblateConfig, services: Services, shards: ShardSet) -> AblationTable:
@@ -136,7 +142,7 @@ def run_trial(config: dict[str, Any], payload: dict[str, Any]) -> None:
     services.monitor.set_tags(services.run_id, {"depth.study": name, "depth.seed": str(seed)})
     services.log_params({"study": name, "seed": seed, "recipe": recipe.model_dump()})
     try:
-        outcome = summarize(make_trainer(train_worker, job, services).fit())
+        outcome = summarize(run_trainer(make_trainer(train_worker, job, services)))
     except Exception:
         services.monitor.finish(services.run_id, "FAILED")
         raise

@@ -198,6 +198,7 @@ class EvalReport(Artifact):
     """A network's figures on a split, under a named protocol.
 
     Attributes:
+        frames_sha256: digest of the split's manifest: which frames were scored.
         protocol: the protocol's settings, as printed in the report.
         protocol_text: the same as a paragraph.
         per_image_mean: the mean of the images' own values: the field's convention.
@@ -211,6 +212,7 @@ class EvalReport(Artifact):
     kind: Literal["eval_report"] = "eval_report"
     dataset: str
     split: str
+    frames_sha256: str = ""
     protocol: dict[str, object]
     protocol_text: str
     num_images: int

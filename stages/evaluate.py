@@ -1,6 +1,7 @@
 """ShardSet + Checkpoint -> EvalReport: figures and pictures on the test split, by a protocol."""
 
 import itertools
+import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
@@ -9,7 +10,8 @@ from pydantic import Field, field_validator
 
 from cluster.services import Services
 from stages.artifacts import Checkpoint, EvalReport, Picture, ShardSet
-from stages.recipe import Recipe, Settings
+from stages.recipe import Recipe, Settings, one_of
+from stages.trainer import check_cpus
 
 PROTOCOL_NAMES = (
     "nyu_densedepth",
@@ -37,12 +39,10 @@ class EvaluateConfig(Settings):
     @field_validator("protocol")
     @classmethod
     def _check_protocol(cls, name: str) -> str:
-        import difflib
-
-        if name.partition("-")[0] not in PROTOCOL_NAMES:
-            close = difflib.get_close_matches(name, PROTOCOL_NAMES, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise ValueError(f"no such protocol; {hint}There are {', '.join(PROTOCOL_NAMES)}")
+        base, _, variant = name.partition("-")
+        if not re.fullmatch(r"([\d.]+-[\d.]+m-?)?(median|flip|noflip|-)*", variant):
+            one_of(name, PROTOCOL_NAMES, "protocol")
+        one_of(base, PROTOCOL_NAMES, "protocol")
         return name
 
 
@@ -62,9 +62,12 @@ def run(
         )
     has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
     use_gpu = has_gpu if config.use_gpu == "auto" else config.use_gpu
+    check_cpus(config.num_cpus, "the evaluation's threads")
+    if use_gpu and not has_gpu and len(ray.nodes()) == 1 and ray.cluster_resources().get("CPU"):
+        raise ValueError("use_gpu = true, but this machine has no GPU: set use_gpu = 'auto'")
     task = ray.remote(score).options(num_cpus=config.num_cpus, num_gpus=1 if use_gpu else 0)
     services.progress(0, shards.splits[config.split].num_samples, "frames", "waiting for a CPU")
-    report: EvalReport = ray.get(task.remote(config, services, shards, checkpoint))
+    report: EvalReport = ray.get(task.remote(config, services, shards, checkpoint, use_gpu))
     services.log_params({"protocol": report.protocol, "num_images": report.num_images})
     pooled = {f"pooled_{name}": value for name, value in report.pooled.items()}
     constant = {f"constant_{name}": value for name, value in report.constant_baseline.items()}
@@ -85,7 +88,11 @@ def run(
 
 
 def score(
-    config: EvaluateConfig, services: Services, shards: ShardSet, checkpoint: Checkpoint
+    config: EvaluateConfig,
+    services: Services,
+    shards: ShardSet,
+    checkpoint: Checkpoint,
+    use_gpu: bool,
 ) -> EvalReport:
     """Predict and score every frame of the split: the body of the evaluation's task."""
     import torch
@@ -95,7 +102,7 @@ def score(
     from densedepth.data.loader import LocalShard, read_samples
     from densedepth.protocols import get_protocol
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if use_gpu else "cpu")
     torch.set_num_threads(max(1, int(config.num_cpus)))
     protocol = get_protocol(config.protocol)
     network, depth_range, _ = load_network(
@@ -131,6 +138,7 @@ def score(
     return EvalReport(
         dataset=shards.dataset,
         split=config.split,
+        frames_sha256=split.manifest.sha256,
         protocol=protocol.as_dict(),
         protocol_text=f"{_coverage(protocol, shards, summary.num_images)}; {protocol.describe()}",
         num_images=summary.num_images,

@@ -1,14 +1,44 @@
 """How a network is trained: what decides the weights; the defaults are the paper's."""
 
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from densedepth.errors import WeightsError
 
 
 class Settings(BaseModel):
     """Base of every table of settings: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+ENCODERS = (
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
+    "mobilenet_v2",
+    "resnet50",
+    "efficientnet_b0",
+)
+"""Names for checking settings without torch; ``densedepth.encoders`` has the networks."""
+
+
+def one_of(name: str, known: Sequence[str], what: str) -> str:
+    """Return a name that is known.
+
+    Raises:
+        ValueError: it is not; the message has the nearest and all names.
+    """
+    if name in known:
+        return name
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise ValueError(f"no such {what}; {hint}There are {', '.join(known)}")
 
 
 class NetworkConfig(Settings):
@@ -31,6 +61,11 @@ class NetworkConfig(Settings):
     weights_sha256: str | None = Field(
         None, description="digest of the file that weights names; a URL needs one"
     )
+
+    @field_validator("encoder")
+    @classmethod
+    def _check_encoder(cls, name: str) -> str:
+        return name if name.startswith("timm:") else one_of(name, ENCODERS, "encoder")
 
 
 class OptimiserConfig(Settings):
@@ -120,3 +155,22 @@ def changed_recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
             raise ValueError(f"a recipe has no setting {dotted!r}")
         table[last] = value
     return Recipe.model_validate(data)
+
+
+def weights_mark(recipe: Recipe) -> dict[str, str]:
+    """Return the encoder's weights file, where a path is given, with a mark of its content.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    network = recipe.network
+    if network.weights in ("imagenet", "none") or "://" in network.weights:
+        return {}
+    path = Path(network.weights).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"recipe.network.weights = {network.weights!r}: no such file; give the path of a state "
+            f"dict of {network.encoder}, or imagenet, or none"
+        )
+    status = path.stat()
+    return {str(path): f"{status.st_size}/{status.st_mtime_ns}"}

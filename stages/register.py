@@ -6,7 +6,7 @@ constant prediction is kept out.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -14,11 +14,15 @@ from cluster.services import Services
 from stages.artifacts import Checkpoint, EvalReport, RegisteredModel, Registration, ReportFiles
 from stages.recipe import Settings
 
+if TYPE_CHECKING:  # what travels with a model is part of this stage's code
+    import densedepth.serving  # noqa: F401
+
 
 class RegisterConfig(Settings):
     """What goes into the registry, and under which name."""
 
     model_prefix: str = Field("densedepth", description="the name is PREFIX-DATASET")
+    registry_uri: str = Field("", description="the registry's server; filled from tracking.uri")
     metric: str = Field("delta1", description="higher-is-better metric that chooses the champion")
     min_ratio_to_constant: float = Field(
         1.0, ge=0, description="delta1 must reach this many times the best constant's"
@@ -63,6 +67,7 @@ def _register(
         "depth.protocol": evaluation.protocol["name"],
         "depth.split": evaluation.split,
         "depth.num_images": evaluation.num_images,
+        "depth.frames_sha256": evaluation.frames_sha256,
         "depth.network_sha256": checkpoint.network.sha256,
         "depth.report": services.store.url_of(report.html.key),
         **{f"depth.{metric}": value for metric, value in evaluation.per_image_mean.items()},
@@ -74,7 +79,7 @@ def _register(
         str(path),
         {key: str(value) for key, value in tags.items()},
         f"depth.{config.metric}",
-        ("depth.protocol", "depth.split", "depth.num_images"),
+        ("depth.protocol", "depth.frames_sha256"),
         [str(Path(__file__).resolve().parent.parent / "densedepth")],
     )
     return RegisteredModel(

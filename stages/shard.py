@@ -6,21 +6,23 @@ import dataclasses
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cluster.services import Services
 from cluster.storage import ObjectRef, ObjectStore
-from densedepth.errors import BadFrameError, DataError, MissingDataError
+from densedepth.errors import BadFrameError, DataError, EmptySplitError, MissingDataError
 from stages.artifacts import ShardSet, ShardSplit, SkippedFrame
-from stages.recipe import Settings
+from stages.recipe import Settings, one_of
 
 if TYPE_CHECKING:
     from densedepth.sample import EncodedSample, Frame, Reader, Split
 
+FORMATS = ("nyu_densedepth", "nyu_labeled", "nyu_sync", "kitti_eigen", "image_pairs")
+"""Names for checking settings without numpy; ``densedepth.data.formats`` has the readers."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -58,17 +60,34 @@ class ShardConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> ShardConfig:
-        if self.min_depth_m >= self.max_depth_m:
-            raise ValueError(
-                f"the depth range is upside down: min_depth_m = {self.min_depth_m} is not below "
-                f"max_depth_m = {self.max_depth_m}"
-            )
-        if not self.root:
-            raise ValueError(
-                "root is not set: give the folder of the raw data set, for instance "
-                "shard.NAME.root=/data/nyu (docs/datasets.md says what must be in it)"
-            )
+        for problem in problems(self.model_dump()):
+            raise ValueError(problem)
         return self
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, name: str) -> str:
+        return one_of(name, FORMATS, "format")
+
+
+def problems(table: Mapping[str, Any]) -> list[str]:
+    """Say what is wrong between the settings of one table, however many others are wrong too."""
+    found = []
+    near, far = (
+        table.get(key, ShardConfig.model_fields[key].default)
+        for key in ("min_depth_m", "max_depth_m")
+    )
+    if isinstance(near, int | float) and isinstance(far, int | float) and near >= far:
+        found.append(
+            f"the depth range is upside down: min_depth_m = {float(near)} is not below "
+            f"max_depth_m = {float(far)}"
+        )
+    if not table.get("root"):
+        found.append(
+            "root is not set: give the folder of the raw data set, for instance "
+            "shard.NAME.root=/data/nyu (docs/datasets.md says what must be in it)"
+        )
+    return found
 
 
 def run(config: ShardConfig, services: Services) -> ShardSet:
@@ -83,16 +102,17 @@ def run(config: ShardConfig, services: Services) -> ShardSet:
     reader = _reader(config)
     jobs, skipped = _jobs(config, reader)
     total = sum(len(frames) for _, frames in jobs)
+    bad: list[SkippedFrame] = []
     num_bad, done_frames = 0, 0
     results: dict[int, dict[str, Any]] = {}
     for index, result in _in_parallel(config, services.store, reader, jobs):
         results[index] = result
         done_frames += len(jobs[index][1])
-        skipped += result["skipped"]
-        num_bad += len(result["skipped"])
+        bad += result["skipped"]
+        num_bad = len(bad)
         services.progress(done_frames, total, "frames", f"{num_bad} bad" if num_bad else "")
         if num_bad > config.max_bad_share * total:
-            first = "; ".join(f"{s.frame}: {s.reason}" for s in skipped[-min(num_bad, 5) :])
+            first = "; ".join(f"{s.frame}: {s.reason}" for s in bad[:5])
             raise DataError(
                 f"{num_bad} of {done_frames} frames cannot be used, more than max_bad_share = "
                 f"{config.max_bad_share}: your data or their settings are broken. First: {first}"
@@ -107,6 +127,7 @@ def run(config: ShardConfig, services: Services) -> ShardSet:
         splits[split] = _publish_manifest(config, services.store, split, parts)
         if split == "train":
             dense = all(part["dense"] for part in parts)
+    skipped += [s for index in sorted(results) for s in results[index]["skipped"]]
     name = services.stage.partition(".")[2]
     artifact = ShardSet(
         dataset=name,
@@ -140,7 +161,7 @@ def sources(config: ShardConfig) -> dict[str, str]:
     for split in SPLITS:
         try:
             listing = reader.list_frames(split)
-        except DataError:
+        except EmptySplitError:
             if split != "val":
                 raise
             continue
@@ -196,7 +217,12 @@ def _jobs(
     jobs: list[tuple[Split, tuple[Frame, ...]]] = []
     skipped: list[SkippedFrame] = []
     for split in SPLITS:
-        listing = reader.list_frames(split)
+        try:
+            listing = reader.list_frames(split)
+        except EmptySplitError:
+            if split != "val":  # val_fraction = 0 asks for none
+                raise
+            continue
         skipped += [
             SkippedFrame(split=split, frame=s.line, reason=s.reason) for s in listing.skipped
         ]

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cluster.services import Services
 from stages.artifacts import Checkpoint, EpochRecord, ShardSet
-from stages.recipe import Recipe
-from stages.trainer import ScalingSettings, TrainJob, make_trainer
+from stages.recipe import Recipe, weights_mark
+from stages.trainer import ScalingSettings, TrainJob, check_batch, make_trainer, run_trainer
 from stages.worker import train_worker
 
 
@@ -17,6 +17,16 @@ class TrainConfig(ScalingSettings):
     """The main training of a data set."""
 
     recipe: Recipe = Field(default_factory=Recipe, description="how the network is trained")
+
+    @model_validator(mode="after")
+    def _check_batch(self) -> "TrainConfig":
+        check_batch(self.recipe, self.num_workers)
+        return self
+
+
+def sources(config: TrainConfig) -> dict[str, str]:
+    """Say what the stage reads outside the store: the encoder's weights."""
+    return weights_mark(config.recipe)
 
 
 def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint:
@@ -36,7 +46,7 @@ def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint
                 services.run_id, f"{shards.dataset}-{split}", manifest.sha256, url, split
             )
     services.progress(0, 0, "steps", f"starting {config.num_workers} workers")
-    result = make_trainer(train_worker, job, services).fit()
+    result = run_trainer(make_trainer(train_worker, job, services))
     artifact = keep_network(job, services, result)
     services.log_metrics([(0, artifact.summary())])
     history = [record.model_dump() for record in artifact.epochs]

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from cluster.services import Services
+from densedepth.errors import DepthError
 from stages.artifacts import ShardSet
 from stages.recipe import Recipe, Settings
 
@@ -26,6 +27,19 @@ class ScalingSettings(Settings):
     max_train_samples: int | None = Field(
         None, ge=1, description="training frames at most (whole shards)"
     )
+
+
+def check_batch(recipe: Recipe, num_workers: int) -> None:
+    """Check that the global batch can be cut into equal parts.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if recipe.global_batch_size % num_workers:
+        raise ValueError(
+            f"recipe.global_batch_size = {recipe.global_batch_size} cannot be cut into equal parts "
+            f"for num_workers = {num_workers}"
+        )
 
 
 class TrainJob(Settings):
@@ -56,6 +70,7 @@ def make_trainer(
     from ray.train.torch import TorchTrainer
 
     scaling = job.scaling
+    check_cpus(scaling.num_workers * scaling.cpus_per_worker, f"{scaling.num_workers} workers")
     gpu = use_gpu(scaling)
     location, filesystem = services.store.ray_location("ray")
     score = "val_loss" if job.keeps_best else None
@@ -80,6 +95,39 @@ def make_trainer(
             callbacks=list(callbacks),
         ),
     )
+
+
+def check_cpus(needed: float, what: str) -> None:
+    """Check that a single machine has the CPUs that are asked for; Ray would wait for ever.
+
+    Raises:
+        ValueError: it has not.
+    """
+    import ray
+
+    available = ray.cluster_resources().get("CPU", 0)
+    if len(ray.nodes()) == 1 and 0 < available < needed:
+        raise ValueError(
+            f"{what} need {needed:g} CPUs, but this Ray has {available:g}: lower num_workers, "
+            "cpus_per_worker or num_cpus, or raise session.num_cpus"
+        )
+
+
+def run_trainer(trainer: Any) -> Any:
+    """Run a trainer to its end; a worker's own error comes out as itself.
+
+    Ray would show a traceback of its own. Of several ranks' errors the one that names a cause is
+    raised: the others often just lost the connection to the rank that failed.
+    """
+    import ray.train
+
+    try:
+        return trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
+        causes = [getattr(failure, "_base_exc", failure) for failure in failures]
+        named = [cause for cause in causes if isinstance(cause, ValueError | DepthError)]
+        raise [*named, *causes][0] from error
 
 
 def use_gpu(scaling: ScalingSettings) -> bool:

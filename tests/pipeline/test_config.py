@@ -139,3 +139,48 @@ def test_outputs_go_where_the_environment_says(monkeypatch, tmp_path: Path):
     assert config.store == str(tmp_path / "store")
     assert config.tracking.uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
     assert config.shard["nyu"].root == str(tmp_path / "raw/nyu_rooms")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.nyu.recipe.network.encoder=densenet196", "did you mean densenet169?"),
+        ("shard.nyu.format=nyu_densdepth", "did you mean nyu_densedepth?"),
+        ("train.nyu.num_workers=3", "global_batch_size = 8 cannot be cut"),
+        ("store=gs://bucket/x", "gs://"),
+        ("tracking.uri=foo://x", "tracking.uri = 'foo://x'"),
+        ("evaluate.kitti.protocol=whole_image-zzz", "no such protocol"),
+        ("train.nyu.use_gpu=maybe", "train.nyu.use_gpu = 'maybe'"),
+        ('ablate.nyu.studies.odd={set={"network.encoder"="nope"}}', "no such encoder"),
+    ],
+)
+def test_a_name_or_value_that_would_fail_later_is_refused_now(override: str, message: str):
+    assert message in mistakes("demo", override)
+
+
+def test_mistakes_in_one_table_do_not_hide_each_other():
+    text = mistakes("nyu", "shard.nyu.bogus=1", "shard.nyu.min_depth_m=20")
+    assert "shard.nyu.bogus = 1: no such key" in text
+    assert "upside down" in text
+    assert "root is not set" in text
+
+
+@pytest.mark.parametrize(
+    "protocol", ["nyu_eigen-flip", "whole_image-0.5-20m", "kitti_raw_lidar-median"]
+)
+def test_variants_of_protocols_are_known(protocol: str):
+    from densedepth.protocols import get_protocol
+
+    assert load_config("demo", [f"evaluate.nyu.protocol={protocol}"])
+    assert get_protocol(protocol)
+
+
+def test_names_for_checking_are_the_librarys_own():
+    from densedepth.data.formats import FORMATS
+    from densedepth.encoders import TORCHVISION_ENCODERS
+    from densedepth.protocols import PROTOCOLS
+    from stages import evaluate, recipe, shard
+
+    assert set(shard.FORMATS) == set(FORMATS)
+    assert set(recipe.ENCODERS) == set(TORCHVISION_ENCODERS)
+    assert set(evaluate.PROTOCOL_NAMES) == set(PROTOCOLS)

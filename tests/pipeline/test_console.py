@@ -73,3 +73,29 @@ def test_trials_speak_beside_their_stages_count():
     handle.say("ablate.nyu", "baseline: 3/8 steps")
     shown = handle.snapshot()["ablate.nyu"]
     assert (shown.done, shown.total, shown.text) == (1, 4, "baseline: 3/8 steps")
+
+
+def test_another_unit_starts_another_clock(monkeypatch):
+    from cluster import monitor
+
+    now = [0.0]
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: now[0])
+    mine = Monitor(TrackingConfig())
+    mine.progress("shard.nyu", 1, 600, "scenes", "")
+    now[0] = 60.0
+    mine.progress("shard.nyu", 0, 100, "frames", "")
+    now[0] = 62.0
+    mine.progress("shard.nyu", 10, 100, "frames", "")
+    assert mine.snapshot()["shard.nyu"].eta_s() == pytest.approx(18.0)
+
+
+def test_a_resumed_training_promises_time_by_what_it_did_itself(monkeypatch):
+    from cluster import monitor
+
+    now = [0.0]
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: now[0])
+    mine = Monitor(TrackingConfig())
+    mine.progress("train.nyu", 90, 100, "steps", "")
+    now[0] = 10.0
+    mine.progress("train.nyu", 95, 100, "steps", "")
+    assert mine.snapshot()["train.nyu"].eta_s() == pytest.approx(10.0)

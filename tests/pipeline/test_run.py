@@ -75,3 +75,23 @@ def test_the_pipelines_errors_survive_pickling(error):
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (type(error), str(error))
     assert again.exit_code == error.exit_code
+
+
+def test_overrides_may_follow_options(capsys, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))
+    assert main(["demo", "--plan", "train.nyu.recipe.epochs=5"]) == 0
+    assert "train.nyu" in capsys.readouterr().out
+
+
+def test_missing_weights_show_before_anything_runs(capsys, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))
+    code = main(
+        [
+            "demo",
+            "train.nyu.recipe.network.weights=/no/such.pth",
+            "ablate.nyu.recipe.network.weights=none",
+        ]
+    )
+    assert code == 1
+    assert "'/no/such.pth': no such file" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())

@@ -86,6 +86,7 @@ def make_shards(**changes: Any) -> ShardSet:
             "dataset": "nyu",
             "min_depth_m": 0.1,
             "max_depth_m": 10.0,
+            "rendered": False,
             "dense": True,
             "splits": splits,
             "skipped": skipped,

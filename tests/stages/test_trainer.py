@@ -1,0 +1,56 @@
+"""The trainer's errors and where GPUs are asked for, without a cluster."""
+
+import pytest
+import ray
+import ray.train
+
+from densedepth.errors import WeightsError
+from stages.trainer import ScalingSettings, run_trainer, use_gpu
+
+
+class Failing:
+    """Stands for a trainer whose workers fail."""
+
+    def __init__(self, failures: dict[int, Exception]) -> None:
+        self.failures = failures
+
+    def fit(self) -> None:
+        raise ray.train.WorkerGroupError("workers failed", self.failures)
+
+
+def test_the_error_that_names_a_cause_comes_out():
+    failures = {0: ConnectionError("peer lost"), 1: WeightsError("no file /x.pth: set weights")}
+    with pytest.raises(WeightsError, match=r"no file /x\.pth"):
+        run_trainer(Failing(failures))
+
+
+def test_without_a_named_cause_the_first_ranks_error_comes_out():
+    with pytest.raises(ConnectionError, match="first"):
+        run_trainer(Failing({1: ConnectionError("second"), 0: ConnectionError("first")}))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "nodes", "cpus", "expected"),
+    [
+        ("auto", 0, 1, 2, False),
+        ("auto", 1, 1, 2, False),
+        ("auto", 2, 1, 2, True),
+        (False, 8, 1, 2, False),
+        (True, 2, 1, 2, True),
+        (True, 0, 1, 0, True),
+        (True, 0, 2, 8, True),
+        (True, 1, 1, 8, "this machine has 1 GPUs"),
+        (True, 0, 1, 8, "this machine has 0 GPUs"),
+    ],
+)
+def test_gpus_are_asked_for_where_they_are_or_may_come(
+    monkeypatch, wanted, gpus, nodes, cpus, expected
+):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": gpus, "CPU": cpus})
+    monkeypatch.setattr(ray, "nodes", lambda: [{}] * nodes)
+    scaling = ScalingSettings(num_workers=2, use_gpu=wanted)
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            use_gpu(scaling)
+    else:
+        assert use_gpu(scaling) == expected
