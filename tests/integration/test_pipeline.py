@@ -53,7 +53,7 @@ epochs = 1
 
 [ablate.nyu.studies]
 no_colour_swap = { set = { "augment.channel_swap_probability" = 0.0 } }
-broken = { set = { "network.encoder" = "no_such_encoder" } }
+broken = { set = { "network.decoder_width" = 0.001 } }
 
 [evaluate.nyu]
 num_pictures = 2
@@ -122,7 +122,7 @@ def test_every_stage_left_what_it_should(finished):
     assert isinstance(table, AblationTable)
     status = {t.study: t.status for t in table.trials}
     assert status == {"baseline": "finished", "no_colour_swap": "finished", "broken": "failed"}
-    assert "no_such_encoder" in next(t.reason for t in table.trials if t.study == "broken")
+    assert "leave none" in next(t.reason for t in table.trials if t.study == "broken")
 
 
 def test_the_report_has_the_figures(finished):
