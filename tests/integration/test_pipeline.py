@@ -140,7 +140,8 @@ def test_mlflow_has_one_tree_of_runs_with_everything_in_it(finished):
     from mlflow.tracking import MlflowClient
 
     outputs, _ = finished
-    client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
+    uri = f"sqlite:///{outputs / 'mlflow.db'}"
+    client = MlflowClient(uri, registry_uri=uri)  # another test may have set a registry
     experiment = client.get_experiment_by_name("depth")
     runs = client.search_runs([experiment.experiment_id])
     by_id = {r.info.run_id: r for r in runs}
