@@ -142,10 +142,15 @@ def test_a_conditional_put_knows_its_own_object_after_a_lost_reply(
 def test_an_upload_survives_lost_replies(
     s3_store: S3Store, proxy: FaultyProxy, tmp_path: Path, small_parts: int
 ):
-    (tmp_path / "file").write_bytes(bytes(small_parts + 1))
+    data = bytes(range(256)) * (small_parts // 256 + 1)
+    (tmp_path / "file").write_bytes(data)
     for fault in (Fault.LOSE_REPLY, Fault.SLOW_DOWN):
         proxy.spoil("PUT", fault)
-        s3_store.verify(s3_store.put_file("k", tmp_path / "file"))
+        ref = s3_store.put_file("k", tmp_path / "file")
+        assert (ref.size_bytes, ref.sha256) == (len(data), sha256(data))
+        assert s3_store.get_bytes("k") == data
+        s3_store.verify(ref)
+        s3_store.delete("k")
 
 
 def test_a_server_without_conditional_puts_fails_the_check(s3_store: S3Store, proxy: FaultyProxy):
