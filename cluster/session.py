@@ -106,13 +106,15 @@ def open_session(
 
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     address = config.address or os.environ.get("RAY_ADDRESS")
-    environment = {"env_vars": {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}}
+    environment: dict[str, Any] = {
+        "env_vars": {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
+    }
     if ray.is_initialized():
         yield Session(tracking, artifact_root)
         return
     if inside_job or address:
         if not inside_job:
-            environment |= {"working_dir": str(PROJECT_ROOT), "excludes": EXCLUDES}  # type: ignore[dict-item]
+            environment |= {"working_dir": str(PROJECT_ROOT), "excludes": EXCLUDES}
         ray.init(
             address=None if inside_job else address,
             runtime_env=environment,

@@ -32,7 +32,7 @@ class _Cut:
 
 
 def _densenet_stages(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    yield from network.features.named_children()  # type: ignore[union-attr]
+    yield from network.get_submodule("features").named_children()
     # torchvision applies this ReLU outside of `features`; Keras' DenseNet, and the paper, inside.
     yield "relu5", nn.ReLU(inplace=True)
 
@@ -42,7 +42,7 @@ def _resnet_stages(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 
 
 def _feature_stages(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    return network.features.named_children()  # type: ignore[union-attr]
+    return network.get_submodule("features").named_children()
 
 
 _DENSENET_TAPS = ("relu0", "pool0", "transition1", "transition2", "relu5")

@@ -130,6 +130,9 @@ def _source_file(module: str) -> Path | None:
     return None
 
 
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
 @cache
 def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     """Return the digest of a file's meaning (no comments, docstrings, layout) and its imports."""
@@ -140,9 +143,8 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_docstring(body[0]):
-            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+        if isinstance(node, _WITH_DOCSTRING) and node.body and _is_docstring(node.body[0]):
+            node.body = node.body[1:] or [ast.Pass()]
     digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
     return digest, tuple(sorted(imported))
 

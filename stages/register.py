@@ -15,7 +15,7 @@ from stages.artifacts import Checkpoint, EvalReport, RegisteredModel, Registrati
 from stages.recipe import Settings
 
 if TYPE_CHECKING:  # what travels with a model is part of this stage's code
-    import densedepth.serving  # noqa: F401
+    import densedepth.serving  # noqa: F401 - named for the fingerprint, used by MLflow
 
 
 class RegisterConfig(Settings):

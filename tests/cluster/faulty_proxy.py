@@ -98,7 +98,7 @@ def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
             else:
                 self.answer(reply.status, headers, data, fault)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward  # noqa: N815
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward  # noqa: N815 - http.server looks for these names
 
         def answer(
             self,

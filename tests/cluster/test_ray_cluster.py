@@ -21,7 +21,8 @@ def cluster() -> dict[str, Any]:
 @pytest.fixture
 def amazon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """An imitation of Amazon's services in this process, with real data about instance types."""
-    moto = pytest.importorskip("moto")
+    import moto
+
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
@@ -57,7 +58,7 @@ def test_the_cluster_is_valid_by_the_schema_and_the_checks_of_ray_up(
 def test_a_mistake_in_the_cluster_file_is_refused(
     cluster: dict[str, Any], path: tuple[str, ...], value: Any
 ) -> None:
-    import jsonschema  # type: ignore[import-untyped]
+    import jsonschema
     import ray.autoscaler._private.util as autoscaler
 
     table = cluster

@@ -87,4 +87,4 @@ def test_a_range_with_nan_is_refused():
 def test_a_range_is_a_value():
     assert pickle.loads(pickle.dumps(NYU)) == DepthRange(0.1, 10.0)
     with pytest.raises(AttributeError):
-        NYU.min_m = 1.0  # type: ignore[misc]
+        NYU.min_m = 1.0

@@ -130,7 +130,7 @@ def test_mistakes_survive_pickling():
 def test_the_configuration_is_frozen():
     config: PipelineConfig = load_config("demo")
     with pytest.raises(ValueError, match="frozen"):
-        config.name = "other"  # type: ignore[misc]
+        config.name = "other"
 
 
 def test_outputs_go_where_the_environment_says(monkeypatch, tmp_path: Path):

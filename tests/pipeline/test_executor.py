@@ -116,7 +116,7 @@ def execute(nodes: dict[str, Node], store: LocalStore) -> tuple[Any, Recorder, s
         graph=nodes,
         store=store,
         run_id="test",
-        open_session=lambda: contextlib.nullcontext(session),  # type: ignore[arg-type,return-value]
+        open_session=lambda: contextlib.nullcontext(session),
         scratch=Path("unused"),
         config={},
         tags={},
@@ -209,13 +209,12 @@ def test_an_interrupt_marks_what_ran_as_killed(store):
         graph=graph(),
         store=store,
         run_id="test",
-        open_session=lambda: contextlib.nullcontext(Interrupted(recorder)),  # type: ignore[arg-type,return-value]
+        open_session=lambda: contextlib.nullcontext(Interrupted(recorder)),
         scratch=Path("unused"),
         config={},
         tags={},
-        display=RunDisplay([], Console(file=io.StringIO())),
+        display=RunDisplay(list(graph()), Console(file=io.StringIO())),
     )
-    execution.display = RunDisplay(list(execution.graph), Console(file=io.StringIO()))
     with pytest.raises(KeyboardInterrupt):
         execution.run()
     assert set(recorder.statuses().values()) == {"KILLED"}

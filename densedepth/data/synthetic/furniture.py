@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from densedepth.data.synthetic import materials
-from densedepth.data.synthetic.solids import Paint, Solid, solid
+from densedepth.data.synthetic.solids import Kind, Paint, Solid, solid
 
 _LAMPLIGHT = (1.0, 0.86, 0.62)
 
@@ -40,6 +40,9 @@ def _legs(wide: float, deep: float, tall: float, thick: float, paint: Paint) -> 
     ]
 
 
+_CLUTTER: tuple[Kind, ...] = ("box", "box", "cylinder", "ellipsoid")
+
+
 def clutter(
     rng: np.random.Generator, wide: float, deep: float, top: float, most: int
 ) -> list[Solid]:
@@ -47,7 +50,7 @@ def clutter(
     out: list[Solid] = []
     for _ in range(int(rng.integers(0, most + 1))):
         paint = materials.plain(materials.vivid(rng, 0.5, 0.5))
-        kind = ("box", "box", "cylinder", "ellipsoid")[int(rng.integers(4))]
+        kind = _CLUTTER[int(rng.integers(4))]
         size = (
             (rng.uniform(0.12, 0.3), rng.uniform(0.1, 0.24), rng.uniform(0.02, 0.2))
             if kind == "box"
@@ -56,7 +59,7 @@ def clutter(
         sx, sy, sz = (float(x) for x in size)
         x = float(rng.uniform(-wide / 2, max(wide / 2 - sx, -wide / 2 + 0.01)))
         y = float(rng.uniform(0, max(deep - sy, 0.01)))
-        out.append(solid(kind, (x, y, top), (sx, sy, sz), paint))  # type: ignore[arg-type]
+        out.append(solid(kind, (x, y, top), (sx, sy, sz), paint))
     return out
 
 

@@ -15,7 +15,7 @@ def sample(key: str, image_format: str = "jpg") -> EncodedSample:
     return EncodedSample(
         key=key,
         image=f"image of {key}".encode(),
-        image_format=image_format,  # type: ignore[arg-type]
+        image_format=image_format,
         depth_png=f"depth of {key}".encode(),
         depth_unit_m=1 / 256,
         info={"dataset": "nyu", "focal_px": 518.8579},
