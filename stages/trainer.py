@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from cluster.errors import ClusterError
 from cluster.services import Services
 from densedepth.errors import DepthError
 from stages.artifacts import ShardSet
@@ -14,7 +15,7 @@ from stages.recipe import Recipe, Settings
 class ScalingSettings(Settings):
     """How many workers, and what each is given."""
 
-    num_workers: int = Field(1, ge=1, description="DDP ranks; each has a part of the global batch")
+    num_workers: int = Field(1, ge=0, description="DDP ranks; each has a part of the global batch")
     use_gpu: bool | Literal["auto"] = Field(
         "auto", description="a GPU for each worker; auto = where the cluster has them"
     )
@@ -28,6 +29,15 @@ class ScalingSettings(Settings):
         None, ge=1, description="training frames at most (whole shards)"
     )
 
+    @property
+    def scaling(self) -> "ScalingSettings":
+        """These settings without what a stage adds to them."""
+        return ScalingSettings(**self.model_dump(include=set(ScalingSettings.model_fields)))
+
+
+NAMED = (ValueError, DepthError, ClusterError)
+"""Errors that say what was wrong; others may only be its consequence on another rank."""
+
 
 def check_batch(recipe: Recipe, num_workers: int) -> None:
     """Check that the global batch can be cut into equal parts.
@@ -35,7 +45,7 @@ def check_batch(recipe: Recipe, num_workers: int) -> None:
     Raises:
         ValueError: it cannot.
     """
-    if recipe.global_batch_size % num_workers:
+    if num_workers and recipe.global_batch_size % num_workers:
         raise ValueError(
             f"recipe.global_batch_size = {recipe.global_batch_size} cannot be cut into equal parts "
             f"for num_workers = {num_workers}"
@@ -56,7 +66,7 @@ class TrainJob(Settings):
 
 
 def make_trainer(
-    worker: Callable[[dict[str, Any]], None],
+    worker: Callable[[dict[str, Any]], Any],
     job: TrainJob,
     services: Services,
     callbacks: Sequence[Any] = (),
@@ -64,7 +74,8 @@ def make_trainer(
     """Return a ``TorchTrainer`` that runs the job, or goes on with it after a restart.
 
     Ray's folder for it is named by ``services.key``: the same job after a driver's death finds
-    its checkpoints, another job never does.
+    its checkpoints, another job never does. With no workers ``fit`` trains in the calling process
+    (Ray Train's local mode), on what that process was given, and keeps no checkpoint.
     """
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -126,7 +137,7 @@ def run_trainer(trainer: Any) -> Any:
     except ray.train.WorkerGroupError as error:
         failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
         causes = [getattr(failure, "_base_exc", failure) for failure in failures]
-        named = [cause for cause in causes if isinstance(cause, ValueError | DepthError)]
+        named = [cause for cause in causes if isinstance(cause, NAMED)]
         raise [*named, *causes][0] from error
 
 
@@ -141,10 +152,11 @@ def use_gpu(scaling: ScalingSettings) -> bool:
     import ray
 
     available = int(ray.cluster_resources().get("GPU", 0))
+    is_enough = available >= max(1, scaling.num_workers)
     if scaling.use_gpu == "auto":
-        return available >= scaling.num_workers
+        return is_enough
     is_one_machine = len(ray.nodes()) == 1 and ray.cluster_resources().get("CPU", 0) > 0
-    if scaling.use_gpu and available < scaling.num_workers and is_one_machine:
+    if scaling.use_gpu and not is_enough and is_one_machine:
         raise ValueError(
             f"use_gpu = true and num_workers = {scaling.num_workers}, but this machine has "
             f"{available} GPUs: lower num_workers, set use_gpu = false or 'auto', or run on a "

@@ -7,14 +7,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import from_os_error
 from cluster.services import Services
 from stages.artifacts import EpochRecord, ShardSplit
 from stages.recipe import Recipe
 from stages.trainer import ScalingSettings, TrainJob
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """Train on this rank; every rank reports after every epoch, rank 0 with the checkpoint."""
+def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """Train on this rank; every rank reports after every epoch, rank 0 with the checkpoint.
+
+    Returns:
+        ``history``, the epochs' records, and ``num_parameters``.
+    """
     import ray.train
     import ray.train.torch
     import torch
@@ -70,7 +75,11 @@ def train_worker(config: dict[str, Any]) -> None:
         services.log_metrics([(result.epoch, {f"epoch/{k}": v for k, v in metrics.items()})])
         with tempfile.TemporaryDirectory() as folder:
             _write_checkpoint(Path(folder), learner, history, job.recipe)
-            ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            try:
+                ray.train.report(report, checkpoint=checkpoint)
+            except OSError as error:  # from the upload
+                raise from_os_error(error, services.store.url_of("ray"), writing=True) from error
 
     def batches(epoch: int) -> Any:
         from densedepth.data.loader import TrainBatches, train_batches
@@ -111,6 +120,8 @@ def train_worker(config: dict[str, Any]) -> None:
         on_step=on_step,
         on_epoch=on_epoch,
     )
+    count = sum(p.numel() for p in learner.network.parameters() if p.requires_grad)
+    return {"history": history, "num_parameters": count}
 
 
 def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) -> Any:
@@ -190,8 +201,7 @@ def _write_checkpoint(
 
     from densedepth.checkpoint import save_network
 
-    count = sum(p.numel() for p in learner.network.parameters() if p.requires_grad)
-    state = {**learner.state(), "history": history, "num_parameters": count}
+    state = {**learner.state(), "history": history}
     torch.save(state, folder / "state.pt")
     extra = {"input_size_px": list(recipe.input_size_px)}
     save_network(learner.best_network, learner.depth_range, folder / "network.safetensors", extra)

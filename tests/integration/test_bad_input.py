@@ -1,20 +1,38 @@
 """Bad input by the user's own command: a clear message, an exit code, nothing lost."""
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cluster.storage import open_store
+from pipeline.records import latest_record
 from tests.integration.test_pipeline import pipeline
 from tests.stages.test_shard import write_pair
 
+TRAIN = """
+[train.nyu]
+max_failures = 0
 
-def preset(folder: Path, root: Path) -> str:
-    """Write a preset that only shards, and return its path."""
+[train.nyu.recipe]
+epochs = 1
+global_batch_size = 4
+input_size_px = [64, 64]
+
+[train.nyu.recipe.network]
+encoder = "mobilenet_v2"
+decoder_width = 0.0625
+weights = "none"
+"""
+
+
+def preset(folder: Path, root: Path, stages: str = "") -> str:
+    """Write a preset that shards, and runs other stages, and return its path."""
     path = folder / "small.toml"
     path.write_text(
         f'[shard.nyu]\nformat = "nyu_densedepth"\nroot = "{root}"\nsamples_per_shard = 4\n'
-        "max_bad_share = 0.2\n"
+        f"max_bad_share = 0.2\n{stages}"
     )
     return str(path)
 
@@ -87,22 +105,41 @@ def test_bad_frames_are_told_and_the_rest_goes_on_until_there_are_too_many(tmp_p
     assert mended.returncode == 0, mended.stdout + mended.stderr
 
 
-def test_a_full_disk_is_named_and_what_is_done_stays(tmp_path: Path):
-    root = data_set(tmp_path / "raw")
-    full = tmp_path / "full"
-    full.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(full)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
-        run = pipeline(tmp_path, preset(tmp_path, root), f"store={full}/store")
-    finally:
-        subprocess.run(["umount", str(full)], check=True)
-    assert run.returncode == 1
-    assert "space" in run.stderr.lower()
-    assert str(full) in run.stderr
-    assert "Traceback" not in run.stderr
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    size = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
+    if subprocess.run(size, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def resize(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+
+
+def test_a_full_disk_is_named_and_with_more_space_the_same_command_goes_on(
+    tmp_path: Path, small_disk: Path
+):
+    command = (preset(tmp_path, data_set(tmp_path / "raw"), TRAIN), f"store={small_disk}/store")
+    in_sharding = pipeline(tmp_path, *command)
+    assert in_sharding.returncode == 1
+    resize(small_disk, "2m")  # enough for the shards, not for a checkpoint
+    in_training = pipeline(tmp_path, *command)
+    assert in_training.returncode == 1
+    for run in (in_sharding, in_training):
+        assert "No space left on device" in run.stderr, run.stderr
+        assert str(small_disk) in run.stderr
+        assert "Free some space" in run.stderr
+        assert "Traceback" not in run.stderr
+    store = open_store(f"{small_disk}/store")
+    shards = latest_record(store, "shard.nyu")
+    assert shards is not None
+    resize(small_disk, "200m")
+    at_last = pipeline(tmp_path, *command)
+    assert at_last.returncode == 0, at_last.stdout + at_last.stderr
+    assert latest_record(store, "shard.nyu") == shards
+    assert latest_record(store, "train.nyu") is not None

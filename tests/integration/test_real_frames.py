@@ -30,6 +30,13 @@ encoder = "mobilenet_v2"
 decoder_width = 0.0625
 weights = "none"
 
+[ablate.nyu]
+num_workers = 0
+max_train_samples = 16
+
+[ablate.nyu.studies]
+no_colour_swap = {{ set = {{ "augment.channel_swap_probability" = 0.0 }} }}
+
 [evaluate.nyu]
 num_pictures = 2
 
@@ -57,6 +64,12 @@ def test_real_frames_go_through_every_stage(samples_root: Path, tmp_path: Path):
     assert nyu.dense
     assert kitti.splits["test"].num_samples == 3
     assert not kitti.dense
+    trials = artifact(tmp_path, "ablate.nyu").trials
+    assert [(t.study, t.status) for t in trials] == [
+        ("baseline", "finished"),
+        ("no_colour_swap", "finished"),
+    ]
+    assert all(0 < t.metrics["abs_rel"] < 50 and len(t.curve) == 1 for t in trials)
     evaluation = artifact(tmp_path, "evaluate.nyu")
     assert evaluation.num_images == 24
     assert evaluation.num_skipped == 0
