@@ -124,6 +124,8 @@ def open_session(
     else:
         paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment["env_vars"]["PYTHONPATH"] = os.pathsep.join(paths)
+        # No one takes this machine away: save each training the process that watches for it.
+        environment["env_vars"]["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
         _start_here(
             num_cpus=config.num_cpus,
             include_dashboard=False,

@@ -25,9 +25,7 @@ class ScalingSettings(Settings):
     )
     loader_processes: int = Field(0, ge=0, description="decoding processes of each worker")
     max_failures: int = Field(2, ge=0, description="restarts of a training whose worker died")
-    max_train_samples: int | None = Field(
-        None, ge=1, description="training frames at most (whole shards)"
-    )
+    max_train_samples: int | None = Field(None, ge=1, description="training frames at most")
 
     @property
     def scaling(self) -> "ScalingSettings":

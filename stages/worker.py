@@ -5,13 +5,16 @@ Shared by ``train`` and ``ablate``. The loop itself is ``densedepth.training.fit
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import from_os_error
 from cluster.services import Services
 from stages.artifacts import EpochRecord, ShardSplit
 from stages.recipe import Recipe
-from stages.trainer import ScalingSettings, TrainJob
+from stages.trainer import TrainJob
+
+if TYPE_CHECKING:
+    from densedepth.data.loader import LocalShard
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -27,19 +30,23 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     from densedepth.training import EpochResult, StepRecord, fit
 
     job, services = TrainJob.model_validate_json(config["job"]), config["services"]
-    context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
+    rank, world_size, checkpoint = 0, 1, None
+    in_own_trial = job.scaling.num_workers == 0  # inside Ray Tune, where ray.train does not answer
+    if not in_own_trial:
+        context = ray.train.get_context()
+        rank, world_size = context.get_world_rank(), context.get_world_size()
+        checkpoint = ray.train.get_checkpoint()
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(
             job.scaling.threads_per_worker or max(1, int(job.scaling.cpus_per_worker))
         )
-    train_shards = _local_shards(services, job.shards.splits["train"], job.scaling)
+    at_most = job.scaling.max_train_samples
+    train_shards = _local_shards(services, job.shards.splits["train"], at_most)
     val_split = job.shards.splits.get("val")
     val_shards = _local_shards(services, val_split) if val_split else []
-    learner = make_learner(job, device, sum(s.num_samples for s in train_shards), world_size)
+    learner = make_learner(job, device, sum(s.num_used for s in train_shards), world_size)
     history: list[dict[str, Any]] = []
-    checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             state = torch.load(Path(folder) / "state.pt", map_location=device, weights_only=True)
@@ -73,6 +80,8 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
             ray.train.report(report)
             return
         services.log_metrics([(result.epoch, {f"epoch/{k}": v for k, v in metrics.items()})])
+        if in_own_trial:
+            return
         with tempfile.TemporaryDirectory() as folder:
             _write_checkpoint(Path(folder), learner, history, job.recipe)
             checkpoint = ray.train.Checkpoint.from_directory(folder)
@@ -179,17 +188,23 @@ def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) 
 
 
 def _local_shards(
-    services: Services, split: ShardSplit, scaling: ScalingSettings | None = None
-) -> list[Any]:
-    """Fetch a split's tars to this node (once a node), checked against their digests."""
+    services: Services, split: ShardSplit, at_most: int | None = None
+) -> "list[LocalShard]":
+    """Fetch a split's tars to this node (once a node), checked against their digests.
+
+    Args:
+        services: with the store and this node's scratch folder.
+        split: what is fetched.
+        at_most: samples that are wanted, the first ones; None = all.
+    """
     from densedepth.data.loader import LocalShard
 
-    limit = scaling.max_train_samples if scaling else None
     local: list[LocalShard] = []
     for ref, count in zip(split.shards, split.num_samples_per_shard, strict=True):
-        if limit is not None and sum(s.num_samples for s in local) >= limit:
+        left = None if at_most is None else at_most - sum(s.num_used for s in local)
+        if left == 0:
             break
-        local.append(LocalShard(services.store.fetch(ref, services.scratch), count))
+        local.append(LocalShard(services.store.fetch(ref, services.scratch), count, left))
     return local
 
 

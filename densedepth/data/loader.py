@@ -3,6 +3,7 @@
 Pictures stay uint8 until they are on the device.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +24,27 @@ from densedepth.sample import EncodedSample, Sample
 
 @dataclass(frozen=True)
 class LocalShard:
-    """A tar on this node, and how many samples its manifest promises."""
+    """A tar on this node.
+
+    Attributes:
+        path: the tar.
+        num_samples: how many samples its manifest promises.
+        at_most: how many of them are used; None = all.
+    """
 
     path: Path
     num_samples: int
+    at_most: int | None = None
+
+    @property
+    def num_used(self) -> int:
+        """How many samples reading yields."""
+        return self.num_samples if self.at_most is None else min(self.num_samples, self.at_most)
+
+    def read(self) -> Iterator[EncodedSample]:
+        """Stream the samples that are used; see ``read_shard``."""
+        samples = read_shard(self.path, self.num_samples)
+        return samples if self.at_most is None else itertools.islice(samples, self.num_used)
 
 
 @dataclass(frozen=True)
@@ -143,14 +161,14 @@ class TrainBatches(IterableDataset[Batch]):
         self.mine = rank_slice(global_batch_size, rank, world_size)
         self.global_batch_size = global_batch_size
         self.input_size_px = input_size_px
-        self.num_batches = num_batches(sum(s.num_samples for s in shards), global_batch_size)
+        self.num_batches = num_batches(sum(s.num_used for s in shards), global_batch_size)
 
     def __len__(self) -> int:
         return self.num_batches
 
     def _stream(self) -> Iterator[EncodedSample]:
         for shard in epoch_shards(self.shards, self.seed, self.epoch):
-            yield from read_shard(shard.path, shard.num_samples)
+            yield from shard.read()
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield this rank's batches."""
@@ -187,7 +205,7 @@ def read_samples(
     """Decode each sample exactly once over all ranks, at its own size, in the shards' order."""
     index = 0
     for shard in shards:
-        for encoded in read_shard(shard.path, shard.num_samples):
+        for encoded in shard.read():
             if index % world_size == rank:
                 yield decode(encoded)
             index += 1

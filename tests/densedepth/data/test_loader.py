@@ -1,5 +1,6 @@
 """Batches: what each rank gets, and what resizing does to depth."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,15 @@ def test_any_number_of_ranks_sees_the_same_global_batches(shards):
 
 def test_loader_processes_do_not_change_the_order(shards):
     assert epoch_keys(shards, 0, 2, processes=2) == epoch_keys(shards, 0, 2)
+
+
+def test_part_of_the_samples_can_be_asked_for(shards):
+    some = [shards[0], replace(shards[1], at_most=5)]
+    first = {f"s{number:02}" for number in range(13)}
+    keys = sum(epoch_keys(some, 0, 2), ())
+    assert len(set(keys)) == len(keys) == 12
+    assert set(keys) <= first
+    assert {sample.key for sample in read_samples(some)} == first
 
 
 def test_epochs_differ(shards):

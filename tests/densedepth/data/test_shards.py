@@ -1,5 +1,6 @@
 """Shards: what is written is read, byte for byte, and damage is found."""
 
+import json
 import tarfile
 from pathlib import Path
 
@@ -34,6 +35,21 @@ def test_equal_samples_give_equal_bytes(tmp_path: Path):
     write_shard(tmp_path / "one.tar", SAMPLES)
     write_shard(tmp_path / "two.tar", iter(SAMPLES))
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
+
+
+def test_webdatasets_own_writer_would_write_the_same_bytes(tmp_path: Path):
+    write_shard(tmp_path / "ours.tar", SAMPLES)
+    with (
+        (tmp_path / "theirs.tar").open("wb") as stream,
+        webdataset.TarWriter(
+            stream, encoder=False, mtime=0, user="depth", group="depth", mode=0o644
+        ) as tar,
+    ):
+        for s in SAMPLES:
+            facts = json.dumps({**s.info, "depth_unit_m": s.depth_unit_m}, sort_keys=True)
+            parts = {s.image_format: s.image, "depth.png": s.depth_png, "json": facts.encode()}
+            tar.write({"__key__": s.key, **parts})
+    assert (tmp_path / "ours.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
 
 
 def test_plain_webdataset_reads_it(tmp_path: Path):
