@@ -12,6 +12,8 @@ from rich.table import Table
 
 LINE_EVERY_S = 10.0
 """Seconds between the plain lines of a stage that goes on."""
+STILL_EVERY_S = 30.0
+"""Seconds until a stage with nothing new to tell says that it still runs."""
 
 _STYLES = {"waits": "dim", "runs": "cyan", "done": "green", "cached": "green", "failed": "red"}
 
@@ -61,11 +63,14 @@ class RunDisplay:
         now = time.monotonic()
         for stage, state in self._states.items():
             last_time, last_note = self._last_line.get(stage, (self._started.get(stage, now), ""))
-            due = now - last_time >= LINE_EVERY_S
-            if state == "runs" and due and self._notes[stage] != last_note:
-                self._last_line[stage] = (now, self._notes[stage])
-                line = f"{stage:<16} runs    {self._notes[stage]}"
-                self.console.print(line, markup=False, highlight=False)
+            note = self._notes[stage]
+            is_new = note != last_note
+            if state != "runs" or now - last_time < (LINE_EVERY_S if is_new else STILL_EVERY_S):
+                continue
+            self._last_line[stage] = (now, note)
+            still = "" if is_new else f"  (still, {duration_text(now - self._started[stage])})"
+            line = f"{stage:<16} runs    {note}{still}"
+            self.console.print(line, markup=False, highlight=False)
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))

@@ -57,6 +57,24 @@ def test_a_log_gets_a_line_per_change_and_not_per_poll(monkeypatch):
     assert lines[-1].split() == ["train.nyu", "done", "in", "30", "s"]
 
 
+def test_a_stage_with_nothing_new_to_tell_says_that_it_still_runs(monkeypatch):
+    text = io.StringIO()
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with RunDisplay(["train.nyu"], Console(file=text, width=140)) as display:
+        display.set("train.nyu", "runs", "never run")
+        for second in range(1, 76):
+            now[0] = float(second)
+            display.progress({"train.nyu": progress(0, 0, "starting 2 workers")})
+    said = [line.split("runs")[1].strip() for line in text.getvalue().splitlines()]
+    assert said == [
+        "never run",
+        "starting 2 workers",
+        "starting 2 workers  (still, 40 s)",
+        "starting 2 workers  (still, 1 min 10 s)",
+    ]
+
+
 def test_a_terminal_gets_one_row_per_stage():
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
     display = RunDisplay(["a", "b"], console)
