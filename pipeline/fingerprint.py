@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from cluster.tracking import flat
 from pipeline.dag import Node
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +52,7 @@ class Fingerprint(BaseModel):
         """Say what changed since another fingerprint, the likeliest cause first."""
         found = [
             f"{key} {_short(before)} -> {_short(now)}"
-            for key, (before, now) in _changed(_flat(old.config), _flat(self.config)).items()
+            for key, (before, now) in _changed(flat(old.config), flat(self.config)).items()
         ]
         found += [f"code {path}" for path in _changed(old.code, self.code)]
         found += [f"input {name}" for name in _changed(old.inputs, self.inputs)]
@@ -167,16 +168,6 @@ def _version(library: str) -> str:
 
 def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            out.update(_flat(value, f"{prefix}{key}."))
-        else:
-            out[f"{prefix}{key}"] = value
-    return out
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -23,19 +23,6 @@ def maps_for(protocol, seed=0, dtype=np.float32):
     return pred, gt
 
 
-def test_the_protocols_of_the_field_are_all_there():
-    assert list(PROTOCOLS) == [
-        "nyu_densedepth",
-        "nyu_eigen",
-        "kitti_eigen_garg",
-        "kitti_eigen_garg_kb",
-        "kitti_eigen_crop",
-        "kitti_raw_lidar",
-        "kitti_benchmark",
-        "whole_image",
-    ]
-
-
 @pytest.mark.parametrize(
     ("name", "limits", "bounds", "flip", "num_images"),
     [

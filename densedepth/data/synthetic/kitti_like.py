@@ -12,7 +12,6 @@ from densedepth.data.synthetic.drives import street_frame
 from densedepth.data.synthetic.recipe import (
     RECIPE_FILE,
     Progress,
-    check_counts,
     clear,
     do_all,
     is_written,
@@ -95,12 +94,6 @@ def write_kitti_like(
         ValueError: a number is too small.
         DataError: the root holds a data set that this function did not write.
     """
-    check_counts(
-        size_px,
-        num_train_drives=num_train_drives,
-        frames_per_drive=frames_per_drive,
-        num_test=num_test,
-    )
     recipe = make_recipe(
         "kitti_like",
         num_train_drives=num_train_drives,

@@ -11,7 +11,6 @@ from PIL import Image
 from densedepth.data.synthetic.recipe import (
     RECIPE_FILE,
     Progress,
-    check_counts,
     clear,
     do_all,
     is_written,
@@ -70,12 +69,6 @@ def write_nyu_like(
         ValueError: a number is too small.
         DataError: the root holds a data set that this function did not write.
     """
-    check_counts(
-        size_px,
-        num_train_scenes=num_train_scenes,
-        frames_per_scene=frames_per_scene,
-        num_test=num_test,
-    )
     recipe = make_recipe(
         "nyu_like",
         num_train_scenes=num_train_scenes,

@@ -25,21 +25,11 @@ Progress = Callable[[int, int], None]
 Job = TypeVar("Job")
 
 
-def make_recipe(kind: str, **parameters: Any) -> dict[str, Any]:
-    """Put together all that the bytes of a data set depend on, the generator's code included."""
-    code = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        code.update(source.name.encode() + b"\0" + source.read_bytes())
-    libraries = {name: version(name) for name in _LIBRARIES}
-    recipe = {"kind": kind, **parameters, "code_sha256": code.hexdigest(), "libraries": libraries}
-    return json.loads(json.dumps(recipe))
-
-
-def check_counts(size_px: tuple[int, int], **counts: int) -> None:
-    """Refuse a size or a number of frames that makes no data set.
+def make_recipe(kind: str, *, size_px: tuple[int, int], seed: int, **counts: int) -> dict[str, Any]:
+    """Put together all that the bytes of a data set depend on, the generator's code included.
 
     Raises:
-        ValueError: names the argument and its value.
+        ValueError: a size or a number that makes no data set; names the argument and its value.
     """
     if len(size_px) != 2 or min(size_px) < _SMALLEST_PX:
         raise ValueError(
@@ -48,6 +38,17 @@ def check_counts(size_px: tuple[int, int], **counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name}={count}: give at least 1")
+    code = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(source.name.encode() + b"\0" + source.read_bytes())
+    return {
+        "kind": kind,
+        **counts,
+        "size_px": list(size_px),
+        "seed": seed,
+        "code_sha256": code.hexdigest(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
 
 
 def is_written(root: Path, recipe: dict[str, Any], lists: Sequence[str]) -> bool:
