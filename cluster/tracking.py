@@ -21,8 +21,9 @@ EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # pages for training, not for chats
     "mlflow.note.content": (
         "One run per pipeline run, with a child per stage and a grandchild per ablation trial. "
-        "To compare networks, select pipeline runs and add columns such as nyu/delta1; to compare "
-        "studies, expand ablate.* and select its trials."
+        "To compare networks, select pipeline runs and add columns such as nyu/per_image_delta1; "
+        "to compare studies, expand ablate.* and select its trials. Figures of trials, and those "
+        "called val_*, are per-image means."
     ),
 }
 _MAX_BATCH = 900

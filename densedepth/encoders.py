@@ -5,6 +5,7 @@ weights fits without a table of names.
 """
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -93,11 +94,12 @@ class TimmEncoder(nn.Module):
 
     Attributes:
         features: timm's network.
-        channels: channels of the five feature maps, finest first.
+        channels: channels of the five feature maps, finest first; 0 at stride 2 where a network
+            begins at stride 4 (ConvNeXt, Swin): the decoder then has no skip connection there.
 
     Raises:
         ModuleNotFoundError: timm is not installed.
-        ValueError: timm has no such network, or it lacks one of the five strides.
+        ValueError: timm has no such network, or it lacks one of the strides 4 to 32.
     """
 
     def __init__(self, name: str) -> None:
@@ -116,19 +118,41 @@ class TimmEncoder(nn.Module):
                 f"encoder {TIMM_PREFIX}{name}: timm gives no feature maps of this network ({error})"
             ) from error
         strides = list(self.features.feature_info.reduction())
-        if missing := [stride for stride in STRIDES if stride not in strides]:
+        if missing := [stride for stride in STRIDES[1:] if stride not in strides]:
             raise ValueError(
                 f"encoder {TIMM_PREFIX}{name} has feature maps at strides {strides} and none at "
-                f"{missing}: the decoder needs all of {list(STRIDES)}"
+                f"{missing}: the decoder needs all of {list(STRIDES[1:])}"
             )
-        self._levels = [strides.index(stride) for stride in STRIDES]
+        self._name = name
+        self._levels = {stride: strides.index(stride) for stride in STRIDES if stride in strides}
         channels = self.features.feature_info.channels()
-        self.channels: tuple[int, ...] = tuple(channels[level] for level in self._levels)
+        self.channels: tuple[int, ...] = tuple(
+            channels[self._levels[stride]] if stride in self._levels else 0 for stride in STRIDES
+        )
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, ...]:
-        """Compute the five feature maps, finest first."""
-        levels = self.features(image)
-        return tuple(levels[level] for level in self._levels)
+        """Compute the five feature maps, finest first.
+
+        Raises:
+            ValueError: a map is not of the size that its stride promises.
+        """
+        found = self.features(image)
+        batch, _, height, width = image.shape
+        levels = []
+        for stride, channels in zip(STRIDES, self.channels, strict=True):
+            size_px = (math.ceil(height / stride), math.ceil(width / stride))
+            if stride not in self._levels:
+                levels.append(image.new_zeros(batch, 0, *size_px))
+                continue
+            level = found[self._levels[stride]]
+            if tuple(level.shape[1:]) != (channels, *size_px):
+                raise ValueError(
+                    f"encoder {TIMM_PREFIX}{self._name}: of an image of {height}x{width} its "
+                    f"feature map at stride {stride} is {tuple(level.shape[1:])}, not "
+                    f"{(channels, *size_px)} (channels, height, width): choose another encoder"
+                )
+            levels.append(level)
+        return tuple(levels)
 
 
 def build_encoder(name: str) -> TorchvisionEncoder | TimmEncoder:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from densedepth.crops import Box, CropKind, crop_box, kb_box
 from densedepth.metric_table import MetricTable
 from densedepth.metrics import ImageMetrics, image_metrics, require_same_size
+from densedepth.sample import TruthKind
 
 Bounds = Literal["strict", "inclusive", "positive", "none"]
 _BOUNDS_TEXT: dict[Bounds, str] = {
@@ -44,6 +45,7 @@ class Protocol:
         num_official_images: length of the published test list, where there is one.
         range_edges_m: limits of the depth ranges that are reported apart.
         source: where the definition is from.
+        truth_kinds: the kinds of depth that it may be scored against; none named = any.
     """
 
     name: str
@@ -58,12 +60,26 @@ class Protocol:
     num_official_images: int | None
     range_edges_m: tuple[float, ...]
     source: str
+    truth_kinds: tuple[TruthKind, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 < self.min_m < self.max_m < float("inf"):
             raise ValueError(
                 f"protocol {self.name}: 0 < min_m < max_m must hold in metres, "
                 f"not min_m={self.min_m}, max_m={self.max_m}"
+            )
+
+    def require_truth(self, kind: TruthKind) -> None:
+        """Make sure that a data set's depth is what this protocol's figures refer to.
+
+        Raises:
+            ValueError: it is another kind of measurement.
+        """
+        if self.truth_kinds and kind not in self.truth_kinds:
+            raise ValueError(
+                f"protocol {self.name} is scored against {' or '.join(self.truth_kinds)} "
+                f"({self.ground_truth}), but this data set's depth is {kind}: choose a protocol "
+                "for it (docs/evaluation.md), or whole_image, or another reader or option of it"
             )
 
     @property
@@ -130,6 +146,15 @@ class Protocol:
             hint = "" if self.masks_invalid else f"; its ground truth must be {self.ground_truth}"
             raise ValueError(f"protocol {self.name}: {error}{hint}") from None
 
+    def scale(
+        self, pred_depth_m: Float[np.ndarray, "h w"], gt_depth_m: Float[np.ndarray, "h w"]
+    ) -> float | None:
+        """Give the factor that ``evaluate`` multiplies a prediction by; None = there is none."""
+        valid = self.valid_mask(gt_depth_m)
+        if self.scaling == "none" or not valid.any():
+            return None
+        return median_scale(pred_depth_m, gt_depth_m, valid)
+
     def new_table(self) -> MetricTable:
         """Give an empty table for this protocol's images."""
         return MetricTable(self.name, self.range_edges_m)
@@ -188,7 +213,10 @@ class Protocol:
 
     def as_dict(self) -> dict[str, Any]:
         """Give a JSON-ready form."""
-        return asdict(self) | {"range_edges_m": list(self.range_edges_m)}
+        return asdict(self) | {
+            "range_edges_m": list(self.range_edges_m),
+            "truth_kinds": list(self.truth_kinds),
+        }
 
     def _in_bounds(self, gt_depth_m: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
         if self.bounds == "strict":

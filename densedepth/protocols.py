@@ -56,6 +56,17 @@ _KITTI_EIGEN_GARG = Protocol(
     num_official_images=652,
     range_edges_m=_KITTI_RANGES_M,
     source="BTS utils/eval_with_pngs.py; crop of Garg et al. 2016",
+    truth_kinds=("kitti_annotated",),
+)
+
+_KITTI_RAW_LIDAR = replace(
+    _KITTI_EIGEN_GARG,
+    name="kitti_raw_lidar",
+    ground_truth="raw velodyne scan projected into the image, depth along the velodyne's x axis, "
+    "Eigen test list",
+    num_official_images=697,
+    source="monodepth2 evaluate_depth.py, split `eigen`; -median for monocular models",
+    truth_kinds=("kitti_velodyne_x",),
 )
 
 _ALL = (
@@ -72,6 +83,7 @@ _ALL = (
         num_official_images=654,
         range_edges_m=_NYU_RANGES_M,
         source="DenseDepth evaluate.py, eigen_test_crop [20, 459, 24, 615] inclusive",
+        truth_kinds=("nyu_depths",),
     ),
     Protocol(
         name="nyu_eigen",
@@ -86,6 +98,7 @@ _ALL = (
         num_official_images=654,
         range_edges_m=_NYU_RANGES_M,
         source="BTS, AdaBins, ZoeDepth: [45:471, 41:601]",
+        truth_kinds=("nyu_raw_depths",),
     ),
     _KITTI_EIGEN_GARG,
     replace(
@@ -101,12 +114,13 @@ _ALL = (
         crop="kitti_eigen",
         source="Eigen et al. 2014, indices of Monodepth utils/evaluate_kitti.py",
     ),
+    _KITTI_RAW_LIDAR,
     replace(
-        _KITTI_EIGEN_GARG,
-        name="kitti_raw_lidar",
-        ground_truth="raw velodyne scan projected into the image, Eigen test list",
-        num_official_images=697,
-        source="monodepth2 evaluate_depth.py, split `eigen`; -median for monocular models",
+        _KITTI_RAW_LIDAR,
+        name="kitti_raw_lidar_camera_z",
+        ground_truth="raw velodyne scan projected into the image, depth along the camera's axis, "
+        "Eigen test list",
+        truth_kinds=("kitti_camera_z",),
     ),
     replace(
         _KITTI_EIGEN_GARG,

@@ -15,6 +15,17 @@ from jaxtyping import Float32, UInt8
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
+TruthKind = Literal[
+    "nyu_depths",
+    "nyu_raw_depths",
+    "kitti_annotated",
+    "kitti_camera_z",
+    "kitti_velodyne_x",
+    "own",
+]
+"""What a data set's depth is. NYU: in-painted, or as measured with holes. KITTI: annotated (11
+scans), or the frame's own scan projected, its depth along the camera's or the velodyne's axis."""
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -105,6 +116,11 @@ class Reader(Protocol):
 
     A reader is a small picklable value: Ray carries it to the tasks that read.
     """
+
+    @property
+    def truth_kind(self) -> TruthKind:
+        """What its test depth is; protocols are scored against one kind."""
+        ...
 
     def list_frames(self, split: Split) -> Listing:
         """List a split without opening its pictures; the order is always the same.

@@ -82,7 +82,9 @@ def _evaluation_table(name: str, report: Any) -> Table:
 
 def _ablation_table(name: str, ablation: Any) -> Table:
     """Put the studies' validation figures beside the baseline's."""
-    table = Table(title=f"{name}: validation", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=f"{name}: validation, per-image means", title_justify="left", box=None, pad_edge=False
+    )
     table.add_column("study")
     for heading in ("loss ↓", "δ1 ↑", "rel ↓", "parameters"):
         table.add_column(heading, justify="right")

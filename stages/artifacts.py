@@ -61,6 +61,7 @@ class ShardSet(Artifact):
         min_depth_m: nearest depth that the network is asked for.
         max_depth_m: farthest depth that the network is asked for.
         rendered: whether the frames are made-up scenes in the data set's layout.
+        ground_truth: what its test depth is (``densedepth.sample.TruthKind``).
         dense: whether every training pixel has a depth (in-painted); if not, losses are masked.
         splits: ``train``, ``val`` and ``test``.
         skipped: frames that were left out.
@@ -71,6 +72,7 @@ class ShardSet(Artifact):
     min_depth_m: float
     max_depth_m: float
     rendered: bool
+    ground_truth: str
     dense: bool
     splits: dict[str, ShardSplit]
     skipped: tuple[SkippedFrame, ...] = ()
@@ -231,7 +233,8 @@ class EvalReport(Artifact):
 
     def summary(self) -> dict[str, float]:
         """The per-image means, and the constant's delta1 beside them."""
-        return {**self.per_image_mean, "constant_delta1": self.constant_baseline["delta1"]}
+        means = {**self.per_image_mean, "constant_delta1": self.constant_baseline["delta1"]}
+        return {f"per_image_{name}": value for name, value in means.items()}
 
 
 class ReportFiles(Artifact):

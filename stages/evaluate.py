@@ -3,8 +3,8 @@
 import itertools
 import re
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, cast
 
 from pydantic import Field, field_validator
 
@@ -20,6 +20,7 @@ PROTOCOL_NAMES = (
     "kitti_eigen_garg_kb",
     "kitti_eigen_crop",
     "kitti_raw_lidar",
+    "kitti_raw_lidar_camera_z",
     "kitti_benchmark",
     "whole_image",
 )
@@ -52,10 +53,13 @@ def run(
     """Score a network on a split it has not seen.
 
     Raises:
-        ValueError: the data set has no such split.
+        ValueError: the data set has no such split, or not the depth that the protocol refers to.
     """
     import ray
 
+    from densedepth.protocols import get_protocol
+
+    get_protocol(config.protocol).require_truth(cast(Any, shards.ground_truth))
     if config.split not in shards.splits:
         raise ValueError(
             f"{shards.dataset} has no {config.split} split; it has {', '.join(shards.splits)}"
@@ -69,9 +73,23 @@ def run(
     services.progress(0, shards.splits[config.split].num_samples, "frames", "waiting for a CPU")
     report: EvalReport = ray.get(task.remote(config, services, shards, checkpoint, use_gpu))
     services.log_params({"protocol": report.protocol, "num_images": report.num_images})
-    pooled = {f"pooled_{name}": value for name, value in report.pooled.items()}
-    constant = {f"constant_{name}": value for name, value in report.constant_baseline.items()}
-    services.log_metrics([(0, {**report.per_image_mean, **pooled, **constant})])
+    figures = {
+        "per_image": report.per_image_mean,
+        "pooled": report.pooled,
+        "per_image_constant": report.constant_baseline,
+    }
+    services.log_metrics(
+        [
+            (
+                0,
+                {
+                    f"{kind}_{name}": v
+                    for kind, values in figures.items()
+                    for name, v in values.items()
+                },
+            )
+        ]
+    )
     manifest = shards.splits[config.split].manifest
     services.monitor.log_dataset(
         services.run_id,
@@ -117,6 +135,7 @@ def score(
     input_size_px = Recipe.model_validate(checkpoint.recipe).input_size_px
     shown = _shown(split.num_samples, config.num_pictures)
     table, rows, index, predict_s = protocol.new_table(), [], 0, 0.0
+    scales: list[float] = []
     started = time.monotonic()
     for samples in _same_size(read_samples(local), config.batch_size):
         tick = time.monotonic()
@@ -127,6 +146,8 @@ def score(
         for sample, depth_m in zip(samples, predicted_m, strict=True):
             metrics = protocol.evaluate(depth_m, sample.depth_m)
             table.update(sample.key, metrics)
+            if (scale := protocol.scale(depth_m, sample.depth_m)) is not None:
+                scales.append(scale)
             if index in shown:
                 rows.append((sample, depth_m, metrics))
             index += 1
@@ -140,7 +161,8 @@ def score(
         split=config.split,
         frames_sha256=split.manifest.sha256,
         protocol=protocol.as_dict(),
-        protocol_text=f"{_coverage(protocol, shards, summary.num_images)}; {protocol.describe()}",
+        protocol_text=f"{_coverage(protocol, shards, summary.num_images)}; {protocol.describe()}"
+        + _scales_text(scales),
         num_images=summary.num_images,
         num_skipped=summary.num_skipped,
         per_image_mean=summary.per_image_mean,
@@ -166,6 +188,20 @@ def _coverage(protocol: Any, shards: ShardSet, num_images: int) -> str:
     if shards.rendered:
         return f"{num_images} rendered scenes, not the published test frames"
     return str(protocol.coverage(num_images))
+
+
+def _scales_text(scales: Sequence[float]) -> str:
+    """Say what median scaling did, as monodepth2 does; nothing where there was none."""
+    import numpy as np
+
+    if not scales:
+        return ""
+    median, factors = float(np.median(scales)), np.asarray(scales)
+    spread = float(np.std(factors / median))
+    return (
+        f" Scale factors: median {median:.3f}, mean {float(factors.mean()):.3f}, standard "
+        f"deviation of factor / median {spread:.3f}."
+    )
 
 
 def _predict(

@@ -70,7 +70,10 @@ def _register(
         "depth.frames_sha256": evaluation.frames_sha256,
         "depth.network_sha256": checkpoint.network.sha256,
         "depth.report": services.store.url_of(report.html.key),
-        **{f"depth.{metric}": value for metric, value in evaluation.per_image_mean.items()},
+        **{
+            f"depth.per_image_{metric}": value
+            for metric, value in evaluation.per_image_mean.items()
+        },
     }
     path = services.store.fetch(checkpoint.network, services.scratch)
     version, alias = services.monitor.register_model(
@@ -78,7 +81,7 @@ def _register(
         name,
         str(path),
         {key: str(value) for key, value in tags.items()},
-        f"depth.{config.metric}",
+        f"depth.per_image_{config.metric}",
         ("depth.protocol", "depth.frames_sha256"),
         [str(Path(__file__).resolve().parent.parent / "densedepth")],
     )

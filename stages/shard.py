@@ -134,6 +134,7 @@ def run(config: ShardConfig, services: Services) -> ShardSet:
         min_depth_m=config.min_depth_m,
         max_depth_m=config.max_depth_m,
         rendered=config.synthetic is not None,
+        ground_truth=reader.truth_kind,
         dense=dense,
         splits=splits,
         skipped=tuple(skipped),

@@ -218,6 +218,7 @@ def test_the_shard_formats_snippet_reads_what_the_stage_wrote(monkeypatch, tmp_p
         min_depth_m=0.1,
         max_depth_m=10.0,
         rendered=False,
+        ground_truth="nyu_depths",
         dense=True,
         splits={"test": _publish_manifest(config, store, "test", parts)},
     )

@@ -17,7 +17,7 @@ from densedepth.data.listing import (
     require_choice,
     require_frames,
 )
-from densedepth.data.split import require_fraction, take_split
+from densedepth.data.split import require_fraction, take_split, without_test
 from densedepth.data.velodyne import (
     CAMERA_FILE,
     VELODYNE_FILE,
@@ -28,7 +28,7 @@ from densedepth.data.velodyne import (
     read_scan,
 )
 from densedepth.errors import BadFrameError, MissingDataError
-from densedepth.sample import EncodedSample, Frame, Listing, Split
+from densedepth.sample import EncodedSample, Frame, Listing, Split, TruthKind
 
 DEPTH_UNIT_M = 1 / 256  # KITTI's own, kept for projected scans too
 
@@ -69,6 +69,13 @@ class KittiEigen:
         require_choice("depth_axis", self.depth_axis, DepthAxis)
         require_fraction("val_fraction", self.val_fraction)
 
+    @property
+    def truth_kind(self) -> TruthKind:
+        """What its test depth is."""
+        if self.ground_truth == "annotated":
+            return "kitti_annotated"
+        return "kitti_camera_z" if self.depth_axis == "camera_z" else "kitti_velodyne_x"
+
     def list_frames(self, split: Split) -> Listing:
         """List a split from its list file; frames without ground truth are skipped.
 
@@ -84,6 +91,7 @@ class KittiEigen:
         listing = require_frames(self._read_list(path), split, f"{path} at {root}")
         if split == "test":
             return listing
+        listing = without_test(listing, self)
         return take_split(listing, split, self.val_fraction, self.seed)
 
     def read(self, frame: Frame) -> EncodedSample:

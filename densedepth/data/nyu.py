@@ -14,9 +14,9 @@ from densedepth.data.listing import (
     read_lines,
     require_frames,
 )
-from densedepth.data.split import require_fraction, take_split
+from densedepth.data.split import require_fraction, take_split, without_test
 from densedepth.errors import MissingDataError
-from densedepth.sample import EncodedSample, Frame, Listing, Split
+from densedepth.sample import EncodedSample, Frame, Listing, Split, TruthKind
 
 MILLIMETRE_M = 1 / 1000
 DENSEDEPTH_8_BIT_M = 10 / 255  # DenseDepth's training depth: 255 = 10 m
@@ -52,6 +52,11 @@ class NyuDenseDepth:
     def __post_init__(self) -> None:
         require_fraction("val_fraction", self.val_fraction)
 
+    @property
+    def truth_kind(self) -> TruthKind:
+        """What its test depth is."""
+        return "nyu_depths"
+
     def list_frames(self, split: Split) -> Listing:
         """List a split from its csv.
 
@@ -63,6 +68,7 @@ class NyuDenseDepth:
         listing = require_frames(_read_csv(path), split, str(path))
         if split == "test":
             return listing
+        listing = without_test(listing, self)
         return take_split(listing, split, self.val_fraction, self.seed)
 
     def read(self, frame: Frame) -> EncodedSample:
@@ -140,6 +146,11 @@ class NyuSync:
     def __post_init__(self) -> None:
         require_fraction("val_fraction", self.val_fraction)
 
+    @property
+    def truth_kind(self) -> TruthKind:
+        """What its test depth is."""
+        return "nyu_raw_depths"
+
     def list_frames(self, split: Split) -> Listing:
         """List a split from its list file.
 
@@ -157,6 +168,7 @@ class NyuSync:
         listing = require_frames(_read_sync_list(path, folders), split, f"{path} at {root}")
         if split == "test":
             return listing
+        listing = without_test(listing, self)
         return take_split(listing, split, self.val_fraction, self.seed)
 
     def read(self, frame: Frame) -> EncodedSample:

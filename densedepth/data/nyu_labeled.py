@@ -9,9 +9,9 @@ import numpy as np
 from densedepth.data.encode import check, encode_depth_png, encode_image_png, quantise_depth
 from densedepth.data.listing import ListingBuilder, find_root, require_choice, require_frames
 from densedepth.data.nyu import room_of
-from densedepth.data.split import require_fraction, take_split
+from densedepth.data.split import require_fraction, take_split, without_test
 from densedepth.errors import BadFrameError, MissingDataError
-from densedepth.sample import EncodedSample, Frame, Listing, Split
+from densedepth.sample import EncodedSample, Frame, Listing, Split, TruthKind
 
 MAT_NAME = "nyu_depth_v2_labeled.mat"
 SPLITS_NAME = "splits.mat"
@@ -48,6 +48,11 @@ class NyuLabeled:
         require_choice("kind", self.kind, DepthKind)
         require_fraction("val_fraction", self.val_fraction)
 
+    @property
+    def truth_kind(self) -> TruthKind:
+        """What its test depth is."""
+        return "nyu_depths" if self.kind == "depths" else "nyu_raw_depths"
+
     def list_frames(self, split: Split) -> Listing:
         """List a split from ``splits.mat``.
 
@@ -69,6 +74,7 @@ class NyuLabeled:
         listing = require_frames(builder.build(), split, str(mat_path))
         if split == "test":
             return listing
+        listing = without_test(listing, self)
         return take_split(listing, split, self.val_fraction, self.seed)
 
     def read(self, frame: Frame) -> EncodedSample:

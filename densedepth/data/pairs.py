@@ -13,7 +13,7 @@ from densedepth.data.frame_files import encode_pair, source_name
 from densedepth.data.listing import ListingBuilder, find_root, require_frames
 from densedepth.data.split import require_fraction, split_validation, take_split
 from densedepth.errors import DataError, EmptySplitError
-from densedepth.sample import EncodedSample, Frame, Listing, Split
+from densedepth.sample import EncodedSample, Frame, Listing, Split, TruthKind
 
 _WILDCARD = re.compile(r"\*\*/|\*|\?")
 _GROUPS = {"**/": "((?:[^/]+/)*)", "*": "([^/]*)", "?": "([^/])"}
@@ -74,6 +74,11 @@ class ImagePairs:
                 "the same wildcards (**/ * ?) in the same order, at least one, and no [ ]: what "
                 "they match pairs the files"
             )
+
+    @property
+    def truth_kind(self) -> TruthKind:
+        """What its test depth is."""
+        return "own"
 
     def list_frames(self, split: Split) -> Listing:
         """List a split of the pairs, in the order of the pictures' paths.

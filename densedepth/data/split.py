@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import median
 
-from densedepth.errors import DataError, EmptySplitError
-from densedepth.sample import Frame, Listing, Split
+from densedepth.errors import DataError, EmptySplitError, MissingDataError
+from densedepth.sample import Frame, Listing, Reader, Skipped, Split
 
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 _MOST_OF_ALL = 1 / 3  # a whole scene may take so much more than was asked for
@@ -62,6 +62,19 @@ def split_validation(
     return (
         tuple(frame for frame in frames if frame.key not in held),
         tuple(frame for frame in frames if frame.key in held),
+    )
+
+
+def without_test(listing: Listing, reader: Reader) -> Listing:
+    """Leave out of a training list, and tell, what the reader's test list has too."""
+    try:
+        tested = {frame.key for frame in reader.list_frames("test").frames}
+    except (MissingDataError, EmptySplitError):  # training alone needs no test list
+        return listing
+    overlap = [frame.key for frame in listing.frames if frame.key in tested]
+    return Listing(
+        tuple(frame for frame in listing.frames if frame.key not in tested),
+        (*listing.skipped, *(Skipped(key, "it is in the test list too") for key in overlap)),
     )
 
 

@@ -84,7 +84,10 @@ def study_table(table: AblationTable) -> Table:
         Column("parameters"),
         Column("time", "s a trial"),
     )
-    caption = "Validation figures after the last epoch; below them, the difference to the baseline."
+    caption = (
+        "Validation figures after the last epoch, per-image means; below them, the difference to "
+        "the baseline."
+    )
     return Table(caption, columns, tuple(rows))
 
 

@@ -49,10 +49,10 @@ def test_a_figure_that_is_not_finite_is_left_out(place: Path):
 def test_a_summary_shows_the_latest_figures(place: Path):
     mine = tracker(place)
     run = mine.ensure_run("run-5", "run-5")
-    mine.log_summary(run, {"nyu/delta1": 0.5})
+    mine.log_summary(run, {"nyu/per_image_delta1": 0.5})
     time.sleep(0.01)
-    tracker(place).log_summary(run, {"nyu/delta1": 0.7})
-    assert mine._client.get_run(run).data.metrics["nyu/delta1"] == 0.7
+    tracker(place).log_summary(run, {"nyu/per_image_delta1": 0.7})
+    assert mine._client.get_run(run).data.metrics["nyu/per_image_delta1"] == 0.7
 
 
 def test_data_sets_files_and_the_end_of_a_run_are_logged(place: Path):

@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -296,23 +295,26 @@ def test_without_timm_the_error_says_so(monkeypatch):
         DenseDepth("timm:resnet18")
 
 
-def test_a_timm_network_without_stride_2_is_refused(monkeypatch):
-    class Patches(nn.Module):
-        feature_info = SimpleNamespace(
-            reduction=lambda: [4, 8, 16, 32], channels=lambda: [96, 192, 384, 768]
-        )
-
-    timm = SimpleNamespace(create_model=lambda name, **_: Patches())
-    monkeypatch.setitem(sys.modules, "timm", timm)
-    with pytest.raises(ValueError, match=r"timm:swin has .*\[4, 8, 16, 32\] and none at \[2\]"):
-        DenseDepth("timm:swin")
-
-
-def test_a_real_timm_network_is_an_encoder():
-    pytest.importorskip("timm", reason="timm is an optional dependency")
-    network = DenseDepth("timm:resnet18", 0.125).eval()
-    assert network.encoder.channels == (64, 64, 128, 256, 512)
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("resnet18", (64, 64, 128, 256, 512)),
+        ("convnext_atto", (0, 40, 80, 160, 320)),  # begins at stride 4
+        ("pvt_v2_b0", (0, 32, 64, 160, 256)),
+    ],
+)
+def test_a_real_timm_network_is_an_encoder(name, channels):
+    network = DenseDepth(f"timm:{name}", 0.125).eval()
+    assert network.encoder.channels == channels
     with torch.no_grad():
         assert network(torch.rand(1, 3, 64, 96)).shape == (1, 1, 32, 48)
+
+
+def test_timm_networks_that_cannot_be_encoders_are_refused():
     with pytest.raises(ValueError, match="timm gives no feature maps"):
         DenseDepth("timm:no_such_network")
+    with pytest.raises(ValueError, match=r"vit_tiny.* has feature maps at strides \[16.* none at"):
+        DenseDepth("timm:vit_tiny_patch16_224")
+    unpadded = DenseDepth("timm:inception_v4", 0.05).eval()
+    with torch.no_grad(), pytest.raises(ValueError, match=r"inception_v4: of an image of 96x128"):
+        unpadded(torch.rand(1, 3, 96, 128))

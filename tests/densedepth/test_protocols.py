@@ -229,7 +229,8 @@ def test_a_protocol_is_json():
     data = get_protocol("kitti_benchmark").as_dict()
     again = json.loads(json.dumps(data))
     assert again == data
-    again["range_edges_m"] = tuple(again["range_edges_m"])
+    for name in ("range_edges_m", "truth_kinds"):
+        again[name] = tuple(again[name])
     assert Protocol(**again) == get_protocol("kitti_benchmark")
 
 
@@ -289,3 +290,22 @@ def test_a_table_of_a_protocol_collects_its_scores():
     table.update("a", protocol.evaluate(*maps_for(protocol)))
     assert table.compute().protocol == "nyu_eigen"
     assert len(table.compute().by_range) == 5
+
+
+def test_figures_refer_to_one_kind_of_depth():
+    get_protocol("nyu_eigen").require_truth("nyu_raw_depths")
+    whole_image().require_truth("own")
+    get_protocol("kitti_raw_lidar-median").require_truth("kitti_velodyne_x")
+    with pytest.raises(ValueError, match=r"nyu_eigen .* nyu_raw_depths .* nyu_depths"):
+        get_protocol("nyu_eigen").require_truth("nyu_depths")
+    with pytest.raises(ValueError, match="this data set's depth is kitti_camera_z"):
+        get_protocol("kitti_raw_lidar").require_truth("kitti_camera_z")
+
+
+def test_the_scale_that_medians_give_is_told():
+    gt = np.full((376, 1242), 10.0)
+    gt[:, :600] = 0.0
+    pred = np.full(gt.shape, 4.0)
+    assert get_protocol("kitti_raw_lidar").scale(pred, gt) is None
+    assert get_protocol("kitti_raw_lidar-median").scale(pred, gt) == pytest.approx(2.5)
+    assert get_protocol("kitti_raw_lidar-median").scale(pred, np.zeros_like(gt)) is None

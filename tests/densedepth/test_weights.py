@@ -282,7 +282,8 @@ def test_a_resnet_without_the_prefix_features_fits(tmp_path):
 
 
 def test_the_weights_of_a_timm_network_fit(tmp_path):
-    timm = pytest.importorskip("timm", reason="timm is an optional dependency")
+    import timm
+
     for name in ("resnet18", "densenet121"):  # timm renames the second one's layers
         network = randomised(timm.create_model(name, pretrained=False))
         torch.save(network.state_dict(), tmp_path / "timm.pth")

@@ -170,7 +170,9 @@ def test_mlflow_has_one_tree_of_runs_with_everything_in_it(finished):
     assert shards.splits["train"].manifest.sha256[:36] in digests
     assert parent.data.tags["mlflow.source.git.commit"]
     evaluation = artifact(outputs, "evaluate.nyu")
-    assert parent.data.metrics["nyu/delta1"] == pytest.approx(evaluation.per_image_mean["delta1"])
+    assert parent.data.metrics["nyu/per_image_delta1"] == pytest.approx(
+        evaluation.per_image_mean["delta1"]
+    )
     pictures = client.list_artifacts(names["evaluate.nyu"].info.run_id, "pictures")
     assert len(pictures) == 2
     version = client.get_model_version_by_alias("densedepth-nyu", "champion")

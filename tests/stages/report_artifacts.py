@@ -87,6 +87,7 @@ def make_shards(**changes: Any) -> ShardSet:
             "min_depth_m": 0.1,
             "max_depth_m": 10.0,
             "rendered": False,
+            "ground_truth": "nyu_depths",
             "dense": True,
             "splits": splits,
             "skipped": skipped,

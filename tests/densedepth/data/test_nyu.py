@@ -101,6 +101,20 @@ def make_sync(root, slash):
     return "\n".join(rows)
 
 
+def test_frames_of_the_test_list_neither_train_nor_validate(tmp_path):
+    lines = make_sync(tmp_path, "").splitlines()
+    (tmp_path / "train_files.txt").write_text("\n".join(lines))
+    (tmp_path / "test_files.txt").write_text(lines[0])
+    reader = NyuSync(tmp_path, val_fraction=0.3)
+    train, val = reader.list_frames("train"), reader.list_frames("val")
+    (tested,) = reader.list_frames("test").frames
+    assert len(train.frames) + len(val.frames) == 3
+    assert tested.key not in {frame.key for frame in train.frames + val.frames}
+    assert [(s.line, s.reason) for s in train.skipped] == [
+        (tested.key, "it is in the test list too")
+    ]
+
+
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_sync_lists_are_read_with_and_without_a_leading_slash(tmp_path, slash):
     (tmp_path / "train_files.txt").write_text(make_sync(tmp_path, slash))
@@ -117,10 +131,13 @@ def test_sync_lists_are_read_with_and_without_a_leading_slash(tmp_path, slash):
 
 
 def test_sync_frames_lie_where_bts_unpacks_them_or_in_the_root(tmp_path):
-    make_sync(tmp_path / "sync", "")
-    lines = make_sync(tmp_path / "official_splits" / "test", "")
-    (tmp_path / "list.txt").write_text(lines + "\nx/rgb_1.jpg x/sync_depth_1.png 1\nbroken\n")
-    reader = NyuSync(tmp_path, train_list="list.txt", test_list=tmp_path / "list.txt")
+    lines = make_sync(tmp_path / "sync", "").splitlines()
+    make_sync(tmp_path / "official_splits" / "test", "")
+    (tmp_path / "train.txt").write_text("\n".join(lines[:2]))
+    (tmp_path / "test.txt").write_text(
+        "\n".join([*lines[2:], "x/rgb_1.jpg x/sync_depth_1.png 1", "broken"])
+    )
+    reader = NyuSync(tmp_path, train_list="train.txt", test_list=tmp_path / "test.txt")
     assert "sync" in reader.list_frames("train").frames[0].image_path.parts
     test = reader.list_frames("test")
     assert "official_splits" in test.frames[0].depth_path.parts
