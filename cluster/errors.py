@@ -130,6 +130,8 @@ def from_os_error(error: OSError, url: str, *, writing: bool) -> StorageError:
         return StoreUnavailable(url, reason, "Check the disk or its mount, then try again")
     if not writing and error.errno in _IN_THE_WAY | {errno.ENOENT}:
         return ObjectMissing(url, "there is no such object")
+    if error.errno == errno.ENOENT:
+        return StoreUnwritable(url, f"no folder can be made there ({reason})")
     if error.errno in _IN_THE_WAY:
         where = error.filename2 or error.filename or url
         return StoreUnwritable(url, f"a file or folder is in the way at {where} ({reason})")

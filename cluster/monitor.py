@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cluster.tracking import Tracker, TrackingConfig
+from cluster.errors import TrackingError
+from cluster.tracking import Tracker, TrackingConfig, tracking_errors
 
 
 class Progress(BaseModel):
@@ -85,7 +86,7 @@ class Monitor:
 
     def track(self, method: str, *args: Any) -> Any:
         """Call a method of the tracker, one call at a time."""
-        with self._lock:
+        with self._lock, tracking_errors(self._config[0].uri):
             if self._tracker is None:
                 self._tracker = Tracker(*self._config)
             return getattr(self._tracker, method)(*args)
@@ -174,4 +175,9 @@ class MonitorHandle:
 
         group = "track" if method == "track" else "show"
         call = getattr(self._target, method).options(concurrency_group=group)
-        return ray.get(call.remote(*args))
+        try:
+            return ray.get(call.remote(*args))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, TrackingError):
+                raise error.cause from None
+            raise

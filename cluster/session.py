@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.monitor import Monitor, MonitorHandle
+from cluster.resources import this_node
 from cluster.tracking import TrackingConfig
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -37,9 +38,8 @@ class Session:
 
     def __init__(self, tracking: TrackingConfig, artifact_root: Path | None) -> None:
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here, _ = this_node()
         # A thread each: calls of a caller are done in their order, and MLflow never holds up
         # the display.
         groups = ray.remote(concurrency_groups={"track": 1, "show": 1})(Monitor)

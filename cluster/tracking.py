@@ -4,16 +4,19 @@ Every run has a key of ours in the tag ``depth.key``: asking for the same key ag
 run. Nothing else in the project talks to MLflow.
 """
 
+import contextlib
 import math
 import os
+import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from cluster.errors import TrackingError
 from cluster.registry import register_model
 
 KEY_TAG = "depth.key"
@@ -27,6 +30,9 @@ EXPERIMENT_TAGS = {
     ),
 }
 _MAX_BATCH = 900
+_DISK_ADVICE = (
+    "Free some space or choose a place that can be written, then run the same command again"
+)
 
 
 class TrackingConfig(BaseModel):
@@ -35,11 +41,62 @@ class TrackingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     uri: str = Field(
-        "",
-        pattern=r"^(|sqlite:///.+|https?://.+)$",
-        description="sqlite:///FILE or http(s)://SERVER; empty = outputs/mlflow.db",
+        "", description="sqlite:///FILE or http(s)://SERVER; empty = outputs/mlflow.db"
     )
     experiment: str = Field("depth", description="MLflow experiment")
+
+    @field_validator("uri")
+    @classmethod
+    def _check_uri(cls, uri: str) -> str:
+        if uri and not re.fullmatch(r"sqlite:///.+|https?://.+", uri):
+            raise ValueError("give sqlite:///FILE, http://SERVER or https://SERVER")
+        return uri
+
+
+@contextlib.contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow, its database and its files raise into ``TrackingError``.
+
+    Raises:
+        TrackingError: with the first line of the cause.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error)
+        raise TrackingError(uri, reason.splitlines()[0], _DISK_ADVICE) from error
+    except OSError as error:
+        place = error.filename or uri
+        raise TrackingError(str(place), error.strerror or str(error), _DISK_ADVICE) from error
+    except MlflowException as error:
+        cause = re.search(r"\(sqlite3\.\w+\) ([^\n]+)", str(error))
+        reason = cause[1] if cause else str(error).splitlines()[0][:500]
+        raise TrackingError(uri, reason, _DISK_ADVICE if cause else None) from error
+
+
+def _check_server(uri: str) -> None:
+    """Make sure that a server answers at all; MLflow itself would try for minutes.
+
+    Raises:
+        TrackingError: nothing answers.
+    """
+    import urllib.error
+    import urllib.request
+
+    for attempt in range(1, 4):
+        try:
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
+            return
+        except urllib.error.HTTPError:  # it answers: what it says, MLflow will hear
+            return
+        except OSError as error:
+            if attempt == 3:
+                reason = getattr(error, "reason", error)
+                raise TrackingError(uri, f"no server answers ({reason})") from error
+            time.sleep(attempt)
 
 
 class Tracker:
@@ -55,6 +112,8 @@ class Tracker:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
+        if config.uri.startswith("http"):
+            _check_server(config.uri)
         if config.uri.startswith("sqlite:///"):
             Path(config.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         self._uri = config.uri

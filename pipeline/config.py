@@ -5,7 +5,8 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> PipelineConfig:
     try:
         config = PipelineConfig.model_validate(data)
     except ValidationError as error:
-        mistakes += [_mistake(e, data) for e in error.errors(include_url=False)]
+        mistakes += _joined(_mistake(e, data) for e in error.errors(include_url=False))
     mistakes += _cross_check(data)
     inherited = {m.key.replace("train.", "ablate.", 1) for m in mistakes if m.key[:6] == "train."}
     mistakes = [m for m in mistakes if m.key not in inherited]
@@ -115,7 +116,7 @@ def _read_preset(preset: str) -> dict[str, Any]:
         raise ConfigMistakes((Mistake("preset", preset, reason, hint),))
     try:
         data = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigMistakes((Mistake("preset", str(path), f"not TOML: {error}"),)) from error
     return {"name": path.stem, **data}
 
@@ -190,6 +191,19 @@ def _mistake(error: Any, data: dict[str, Any]) -> Mistake:
     return Mistake(key, shown, message)
 
 
+def _joined(mistakes: Iterable[Mistake]) -> list[Mistake]:
+    """Make one mistake of those that the branches of a union found in one value."""
+    joined: dict[tuple[str, str], Mistake] = {}
+    for mistake in mistakes:
+        place = (mistake.key, mistake.value)
+        known = joined.get(place)
+        if known is None:
+            joined[place] = mistake
+        elif mistake.reason not in known.reason:
+            joined[place] = replace(known, reason=f"{known.reason}; or: {mistake.reason}")
+    return list(joined.values())
+
+
 def _fields_at(location: Sequence[str]) -> list[str]:
     """Return the names that are valid below a location of the configuration."""
     model: Any = PipelineConfig
@@ -219,6 +233,10 @@ def _cross_check(data: dict[str, Any]) -> list[Mistake]:
         if isinstance(table, dict)
         for problem in problems(table)
     ]
+    for branch in tables["shard"]:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", branch):
+            reason = "a data set's name is made of letters, digits, _ and -"
+            found.append(Mistake(f"shard.{branch}", "", reason))
     for stage, needed in (("train", "shard"), ("ablate", "shard"), ("evaluate", "train")):
         for branch in tables[stage]:
             if branch not in tables[needed]:

@@ -4,6 +4,7 @@
 
     PipelineError
     ├── ConfigMistakes   2  every mistake of the configuration, at once
+    ├── NotReady         1  what the settings name is not there: data, weights
     ├── GraphError       2  the table of stages does not make a graph
     └── StageFailed      1  a stage ended with an error; what was finished before it stays
 """
@@ -51,6 +52,17 @@ class ConfigMistakes(PipelineError, ValueError):
     def __str__(self) -> str:
         count = f"{len(self.mistakes)} mistake{'s' if len(self.mistakes) > 1 else ''}"
         return "\n".join([f"{count} in the configuration:", *(f"  {m}" for m in self.mistakes)])
+
+
+class NotReady(PipelineError):
+    """What the settings name is not there; nothing was started."""
+
+    def __init__(self, reasons: tuple[str, ...]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+
+    def __str__(self) -> str:
+        return "\n".join(self.reasons)
 
 
 class GraphError(PipelineError, ValueError):

@@ -118,7 +118,12 @@ class Execution:
             drop_record(self.store, decision.record)
         digest = decision.fingerprint.digest()
         key = f"{self.run_id}/{node.name}/{digest[:12]}"
-        tags = {"depth.stage": node.name, "depth.run": self.run_id, "depth.fingerprint": digest}
+        tags = {
+            **self.tags,
+            "depth.stage": node.name,
+            "depth.run": self.run_id,
+            "depth.fingerprint": digest,
+        }
         stage_run = self._session.monitor.ensure_run(key, node.name, self._parent_id, tags)
         services = Services(
             self.store, self._session.monitor, node.name, key, stage_run, self.scratch

@@ -73,15 +73,15 @@ def fingerprint(node: Node, inputs: Mapping[str, str]) -> Fingerprint:
         inputs: needed node -> digest of its artifact.
     """
     files = _reached(str(node.stage.__name__))
+    libraries = {x for _, used in files.values() for x in used}
+    if '"timm:' not in node.config.model_dump_json():  # an extra that only its networks need
+        libraries.discard("timm")
     return Fingerprint(
         code={name: digest for name, (digest, _) in files.items()},
         config=node.config.model_dump(mode="json"),
         inputs=dict(inputs),
         sources=raw_sources(node),
-        libraries={
-            library: _version(library)
-            for library in sorted({x for _, used in files.values() for x in used})
-        },
+        libraries={library: _version(library) for library in sorted(libraries)},
     )
 
 

@@ -11,16 +11,16 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from cluster.errors import StorageError
+from cluster.errors import ClusterError
 from cluster.session import PROJECT_ROOT, open_session
 from cluster.storage import open_store
 from densedepth.errors import DepthError
 from pipeline.config import PipelineConfig, load_config, outputs_root, preset_names
 from pipeline.console import RunDisplay
-from pipeline.dag import build_graph
-from pipeline.errors import PipelineError
+from pipeline.dag import Node, build_graph
+from pipeline.errors import NotReady, PipelineError
 from pipeline.executor import Execution
 from pipeline.fingerprint import raw_sources
 from pipeline.plan import make_plan
@@ -47,8 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(options.preset, options.overrides)
         graph = build_graph(config)
         store = open_store(config.store)
-        for node in graph.values():  # what is not there shows before anything runs
-            raw_sources(node)
+        check_sources(graph)
         if options.plan:
             print_plan(config.run_id(), make_plan(graph, store))
             return 0
@@ -66,18 +65,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print_results(config, store, execution.run())
         return 0
-    except (PipelineError, StorageError, DepthError) as error:
+    except (PipelineError, ClusterError, DepthError) as error:
         sys.stderr.write(f"{error}\n")
         return getattr(error, "exit_code", 1)
     except Exception as error:  # the last line of defence: no traceback in a user's face
         trace = outputs_root() / "error.txt"
-        trace.parent.mkdir(parents=True, exist_ok=True)
-        trace.write_text(traceback.format_exc())
-        sys.stderr.write(f"{type(error).__name__}: {error}\nThe traceback is in {trace}\n")
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        try:
+            trace.parent.mkdir(parents=True, exist_ok=True)
+            trace.write_text(traceback.format_exc())
+            sys.stderr.write(f"The traceback is in {trace}\n")
+        except OSError as other:
+            sys.stderr.write(f"{trace} for the traceback cannot be written: {other.strerror}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")
         return 130
+
+
+def check_sources(graph: Mapping[str, Node]) -> None:
+    """Look for what every stage reads outside the store, before anything runs.
+
+    Raises:
+        NotReady: with all that is not there.
+    """
+    reasons: dict[str, str] = {}
+    for node in graph.values():
+        try:
+            raw_sources(node)
+        except DepthError as error:
+            reasons.setdefault(str(error), node.name)
+    if reasons:
+        raise NotReady(tuple(f"{node}: {reason}" for reason, node in reasons.items()))
 
 
 def run_tags(config: PipelineConfig) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.services import Services
 from stages.artifacts import AblationTable, EpochRecord, ShardSet, Trial
-from stages.recipe import Recipe, Settings, changed_recipe, weights_mark
+from stages.recipe import Recipe, Settings, changed_recipe, no_such_setting, weights_mark
 from stages.trainer import (
     ScalingSettings,
     TrainJob,
@@ -32,7 +32,12 @@ class Study(Settings):
 
     def changes(self, baseline: Recipe) -> dict[str, Any]:
         """Return dotted key -> value for this baseline."""
-        scaled = {key: _setting(baseline, key) * factor for key, factor in self.scale.items()}
+        scaled: dict[str, Any] = {}
+        for key, factor in self.scale.items():
+            value = _setting(baseline, key)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"scale: {key} = {value!r} is no number that could be scaled")
+            scaled[key] = value * factor
         return {**self.set, **scaled}
 
 
@@ -68,7 +73,10 @@ class AblateConfig(ScalingSettings):
         for name, study in studies.items():
             if name == "baseline":
                 raise ValueError("'baseline' is the recipe itself; give the study another name")
-            changed_recipe(Recipe(), study.changes(Recipe()))
+            try:
+                changed_recipe(Recipe(), study.changes(Recipe()))
+            except ValueError as error:
+                raise ValueError(f"study {name!r}: {error}") from None
         return studies
 
     @model_validator(mode="after")
@@ -108,6 +116,7 @@ def run(config: AblateConfig, services: Services, shards: ShardSet) -> AblationT
         for seed in config.seeds
     ]
     services.log_params({"recipe": config.recipe.model_dump(), "studies": list(config.studies)})
+    shards.log_use(services, ("train", "val"))
     services.progress(0, len(trials), "trials", "starting")
     location, filesystem = services.store.ray_location("ray")
     payload = {"config": config.model_dump_json(), "shards": shards, "services": services}
@@ -198,7 +207,7 @@ def _setting(recipe: Recipe, dotted: str) -> Any:
     value: Any = recipe
     for part in dotted.split("."):
         if not hasattr(value, part):
-            raise ValueError(f"a recipe has no setting {dotted!r}")
+            raise no_such_setting(dotted)
         value = getattr(value, part)
     return value
 

@@ -1,10 +1,14 @@
 """The values on the DAG's edges: small, frozen, saved as JSON; bytes stay in the object store."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cluster.storage import ObjectRef
+
+if TYPE_CHECKING:
+    from cluster.services import Services
 
 
 class Artifact(BaseModel):
@@ -82,6 +86,16 @@ class ShardSet(Artifact):
         return tuple(
             ref for split in self.splits.values() for ref in (split.manifest, *split.shards)
         )
+
+    def log_use(self, services: "Services", splits: Iterable[str]) -> None:
+        """Say in a stage's MLflow run which data it uses: each split's manifest and digest."""
+        for split in splits:
+            if split in self.splits:
+                manifest = self.splits[split].manifest
+                url = services.store.url_of(manifest.key)
+                services.monitor.log_dataset(
+                    services.run_id, f"{self.dataset}-{split}", manifest.sha256, url, split
+                )
 
     def summary(self) -> dict[str, float]:
         """Frames by split, and frames left out."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from pydantic import Field, field_validator
 
+from cluster.resources import cluster_resources
 from cluster.services import Services
 from stages.artifacts import Checkpoint, EvalReport, Picture, ShardSet
 from stages.recipe import Recipe, Settings, one_of
@@ -40,10 +41,15 @@ class EvaluateConfig(Settings):
     @field_validator("protocol")
     @classmethod
     def _check_protocol(cls, name: str) -> str:
-        base, _, variant = name.partition("-")
-        if not re.fullmatch(r"([\d.]+-[\d.]+m-?)?(median|flip|noflip|-)*", variant):
-            one_of(name, PROTOCOL_NAMES, "protocol")
-        one_of(base, PROTOCOL_NAMES, "protocol")
+        number = r"\d+(?:\.\d+)?"
+        form = rf"(\w+?)(?:-({number})-({number})m)?(?:-median|-flip|-noflip)*"
+        parts = re.fullmatch(form, name)
+        base = one_of(parts[1] if parts else name, PROTOCOL_NAMES, "protocol")
+        limits_m = [float(text) for text in (parts[2], parts[3]) if text] if parts else []
+        if limits_m and (base != "whole_image" or not 0 < limits_m[0] < limits_m[1]):
+            raise ValueError(
+                f"{name!r}: only whole_image has limits, near before far, as whole_image-0.5-20m"
+            )
         return name
 
 
@@ -64,10 +70,10 @@ def run(
         raise ValueError(
             f"{shards.dataset} has no {config.split} split; it has {', '.join(shards.splits)}"
         )
-    has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
-    use_gpu = has_gpu if config.use_gpu == "auto" else config.use_gpu
+    has = cluster_resources()
+    use_gpu = has.num_gpus >= 1 if config.use_gpu == "auto" else config.use_gpu
     check_cpus(config.num_cpus, "the evaluation's threads")
-    if use_gpu and not has_gpu and len(ray.nodes()) == 1 and ray.cluster_resources().get("CPU"):
+    if use_gpu and not has.num_gpus and has.is_one_machine:
         raise ValueError("use_gpu = true, but this machine has no GPU: set use_gpu = 'auto'")
     task = ray.remote(score).options(num_cpus=config.num_cpus, num_gpus=1 if use_gpu else 0)
     services.progress(0, shards.splits[config.split].num_samples, "frames", "waiting for a CPU")
@@ -90,14 +96,7 @@ def run(
             )
         ]
     )
-    manifest = shards.splits[config.split].manifest
-    services.monitor.log_dataset(
-        services.run_id,
-        f"{shards.dataset}-{config.split}",
-        manifest.sha256,
-        services.store.url_of(manifest.key),
-        config.split,
-    )
+    shards.log_use(services, (config.split,))
     services.log_bytes("evaluation.json", report.model_dump_json(indent=1).encode())
     for index, picture in enumerate(report.pictures):
         data = services.store.get_bytes(picture.image.key)

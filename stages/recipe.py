@@ -1,11 +1,18 @@
 """How a network is trained: what decides the weights; the defaults are the paper's."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from densedepth.errors import WeightsError
 
@@ -13,7 +20,9 @@ from densedepth.errors import WeightsError
 class Settings(BaseModel):
     """Base of every table of settings: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 ENCODERS = (
@@ -151,10 +160,30 @@ def changed_recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
         table = data
         for part in path:
             table = table.get(part, {}) if isinstance(table, dict) else {}
-        if last not in table:
-            raise ValueError(f"a recipe has no setting {dotted!r}")
+        if not isinstance(table, dict) or last not in table:
+            raise no_such_setting(dotted)
         table[last] = value
-    return Recipe.model_validate(data)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)
+        told = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in wrong]
+        raise ValueError("; ".join(told)) from None
+
+
+def no_such_setting(dotted: str) -> ValueError:
+    """Return the error for a recipe's setting that there is not, with the nearest names."""
+
+    def names(table: dict[str, Any], prefix: str) -> Iterator[str]:
+        for key, value in table.items():
+            yield prefix + key
+            if isinstance(value, dict):
+                yield from names(value, f"{prefix}{key}.")
+
+    known = list(names(Recipe().model_dump(mode="json"), ""))
+    close = difflib.get_close_matches(dotted, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+    return ValueError(f"a recipe has no setting {dotted!r}; {hint}")
 
 
 def weights_mark(recipe: Recipe) -> dict[str, str]:

@@ -6,7 +6,7 @@ constant prediction is kept out.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -23,7 +23,9 @@ class RegisterConfig(Settings):
 
     model_prefix: str = Field("densedepth", description="the name is PREFIX-DATASET")
     registry_uri: str = Field("", description="the registry's server; filled from tracking.uri")
-    metric: str = Field("delta1", description="higher-is-better metric that chooses the champion")
+    metric: Literal["delta1", "delta2", "delta3"] = Field(
+        "delta1", description="per-image mean that chooses the champion"
+    )
     min_ratio_to_constant: float = Field(
         1.0, ge=0, description="delta1 must reach this many times the best constant's"
     )

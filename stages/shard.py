@@ -8,10 +8,11 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cluster.resources import this_node
 from cluster.services import Services
 from cluster.storage import ObjectRef, ObjectStore
 from densedepth.errors import BadFrameError, DataError, EmptySplitError, MissingDataError
@@ -32,7 +33,9 @@ class SyntheticConfig(Settings):
     num_train_scenes: int = Field(24, ge=1, description="rooms, or drives")
     frames_per_scene: int = Field(8, ge=1, description="frames of each")
     num_test: int = Field(24, ge=1, description="test frames, each of a scene of its own")
-    size_px: tuple[int, int] = Field((480, 640), description="height, width")
+    size_px: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] = Field(
+        (480, 640), description="height, width"
+    )
     seed: int = Field(0, ge=0, description="another seed, other scenes")
 
 
@@ -97,6 +100,7 @@ def run(config: ShardConfig, services: Services) -> ShardSet:
         DataError: the raw data set is missing or empty, or too many of its frames are bad.
     """
     services.store.check_writable()
+    services.log_params(config.model_dump(mode="json"))
     if config.synthetic:
         _make_scenes(config, services)
     reader = _reader(config)
@@ -140,11 +144,7 @@ def run(config: ShardConfig, services: Services) -> ShardSet:
         skipped=tuple(skipped),
     )
     services.log_metrics([(0, artifact.summary())])
-    for split_name, s in splits.items():
-        url = services.store.url_of(s.manifest.key)
-        services.monitor.log_dataset(
-            services.run_id, f"{name}-{split_name}", s.manifest.sha256, url, split_name
-        )
+    artifact.log_use(services, splits)
     listing = [s.model_dump() for s in skipped]
     services.log_bytes("skipped.json", json.dumps(listing, indent=1).encode())
     return artifact
@@ -155,9 +155,9 @@ def sources(config: ShardConfig) -> dict[str, str]:
 
     The planner calls it; rendered scenes are a function of their settings alone.
     """
+    reader = _reader(config)
     if config.synthetic:
         return {}
-    reader = _reader(config)
     marks: dict[str, str] = {}
     for split in SPLITS:
         try:
@@ -252,10 +252,8 @@ def _in_parallel(
     Rendered scenes lie on this node, so their tasks stay here, even where it offers no CPU.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    own_cpus = next(n for n in ray.nodes() if n["NodeID"] == here.node_id)["Resources"].get("CPU")
+    here, own_cpus = this_node()
     where = here if config.synthetic else "DEFAULT"
     num_cpus = 0 if config.synthetic and not own_cpus else 1
     task = ray.remote(write_one_shard).options(num_cpus=num_cpus, scheduling_strategy=where)

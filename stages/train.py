@@ -38,13 +38,7 @@ def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint
     """
     job = TrainJob(recipe=config.recipe, scaling=config.scaling, shards=shards)
     services.log_params({"recipe": config.recipe.model_dump(), "num_workers": config.num_workers})
-    for split in ("train", "val"):
-        if split in shards.splits:
-            manifest = shards.splits[split].manifest
-            url = services.store.url_of(manifest.key)
-            services.monitor.log_dataset(
-                services.run_id, f"{shards.dataset}-{split}", manifest.sha256, url, split
-            )
+    shards.log_use(services, ("train", "val"))
     services.progress(0, 0, "steps", f"starting {config.num_workers} workers")
     result = run_trainer(make_trainer(train_worker, job, services))
     artifact = keep_network(job, services, result)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from cluster.errors import ClusterError
+from cluster.resources import cluster_resources
 from cluster.services import Services
 from densedepth.errors import DepthError
 from stages.artifacts import ShardSet
@@ -112,12 +113,10 @@ def check_cpus(needed: float, what: str) -> None:
     Raises:
         ValueError: it has not.
     """
-    import ray
-
-    available = ray.cluster_resources().get("CPU", 0)
-    if len(ray.nodes()) == 1 and 0 < available < needed:
+    has = cluster_resources()
+    if has.is_one_machine and has.num_cpus < needed:
         raise ValueError(
-            f"{what} need {needed:g} CPUs, but this Ray has {available:g}: lower num_workers, "
+            f"{what} need {needed:g} CPUs, but this Ray has {has.num_cpus:g}: lower num_workers, "
             "cpus_per_worker or num_cpus, or raise session.num_cpus"
         )
 
@@ -142,22 +141,17 @@ def run_trainer(trainer: Any) -> Any:
 def use_gpu(scaling: ScalingSettings) -> bool:
     """Decide whether workers get GPUs; ``true`` waits until the cluster has grown some.
 
-    The head of a cluster that grows has no CPUs of its own to give (``ray_cluster.yaml``).
-
     Raises:
         ValueError: GPUs are asked for on a single machine that has none.
     """
-    import ray
-
-    available = int(ray.cluster_resources().get("GPU", 0))
-    is_enough = available >= max(1, scaling.num_workers)
+    has = cluster_resources()
+    is_enough = has.num_gpus >= max(1, scaling.num_workers)
     if scaling.use_gpu == "auto":
         return is_enough
-    is_one_machine = len(ray.nodes()) == 1 and ray.cluster_resources().get("CPU", 0) > 0
-    if scaling.use_gpu and not is_enough and is_one_machine:
+    if scaling.use_gpu and not is_enough and has.is_one_machine:
         raise ValueError(
             f"use_gpu = true and num_workers = {scaling.num_workers}, but this machine has "
-            f"{available} GPUs: lower num_workers, set use_gpu = false or 'auto', or run on a "
+            f"{has.num_gpus} GPUs: lower num_workers, set use_gpu = false or 'auto', or run on a "
             "cluster with GPU nodes"
         )
     return scaling.use_gpu

@@ -80,7 +80,7 @@ def test_texts_without_credentials_stay_as_they_are(text):
         (errno.ESTALE, False, StoreUnavailable),
         (errno.ETIMEDOUT, True, StoreUnavailable),
         (errno.EIO, True, StorageError),
-        (errno.ENOENT, True, StorageError),
+        (errno.ENOENT, True, StoreUnwritable),
     ],
 )
 def test_what_the_operating_system_says_is_mapped(number, writing, kind):

@@ -1,10 +1,13 @@
 """Tracking on a real MLflow with sqlite: restarts, metrics, data sets, the registry."""
 
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
+from cluster.errors import TrackingError
+from cluster.monitor import Monitor
 from cluster.registry import is_better
 from cluster.tracking import KEY_TAG, Tracker, TrackingConfig, flat
 
@@ -129,3 +132,18 @@ def test_only_figures_of_one_protocol_are_compared(tags, champion, expected):
 
 def test_nested_tables_become_dotted_names():
     assert flat({"a": {"b": 1, "c": {"d": 2}}, "e": {}}) == {"a.b": 1, "a.c.d": 2, "e": {}}
+
+
+def test_a_server_that_does_not_answer_is_named_in_seconds():
+    with socket.socket() as nobody:  # bound and not listening: every connection is refused
+        nobody.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        monitor = Monitor(TrackingConfig(uri=uri), None)
+        with pytest.raises(TrackingError, match=r"no server answers .*refused.*Check the tracking"):
+            monitor.track("finish_all", "KILLED")
+
+
+def test_a_place_that_cannot_be_written_is_named():
+    monitor = Monitor(TrackingConfig(uri="sqlite:////proc/nope/mlflow.db"), None)
+    with pytest.raises(TrackingError, match=r"/proc/nope: No such file.*choose a place"):
+        monitor.track("finish_all", "KILLED")

@@ -62,6 +62,38 @@ def test_mistakes_that_show_before_anything_runs(tmp_path: Path, arguments, code
     assert not (tmp_path / "mlflow.db").exists()
 
 
+def test_all_that_is_not_there_is_told_at_once(tmp_path: Path):
+    weights = "train.nyu.recipe.network.weights=/no/weights.pth"
+    run = pipeline(tmp_path, "nyu_small", "shard.nyu.root=/no/such/folder", weights)
+    assert run.returncode == 1
+    told = run.stderr.splitlines()
+    assert [line.partition(":")[0] for line in told] == ["shard.nyu", "train.nyu"]
+    assert "/no/such/folder does not exist" in told[0]
+    assert "'/no/weights.pth': no such file" in told[1]
+
+
+def test_a_misspelt_option_of_rendered_data_is_found_before_anything_is_rendered(tmp_path: Path):
+    run = pipeline(tmp_path, "demo", "shard.nyu.options.val_fracton=0.1")
+    assert run.returncode == 1
+    assert "did you mean 'val_fraction'?" in run.stderr
+    assert not (tmp_path / "raw").exists()
+
+
+def test_outputs_on_a_full_or_unwritable_disk_are_named(tmp_path: Path, small_disk: Path):
+    command = preset(tmp_path, data_set(tmp_path / "raw"))
+    resize(small_disk, "400k")  # enough to begin, not for MLflow's database
+    full = pipeline(small_disk / "outputs", command)
+    nowhere = pipeline(Path("/proc/nope"), command)
+    for run, place, reason in (
+        (full, small_disk, "disk is full"),
+        (nowhere, "/proc/nope", "No such file or directory"),
+    ):
+        assert run.returncode == 1
+        assert str(place) in run.stderr
+        assert reason in run.stderr
+        assert "Traceback" not in run.stderr + run.stdout
+
+
 def test_an_empty_split_is_named(tmp_path: Path):
     root = data_set(tmp_path / "raw")
     (root / "data/nyu2_test.csv").write_text("")

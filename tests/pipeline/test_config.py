@@ -184,3 +184,50 @@ def test_names_for_checking_are_the_librarys_own():
     assert set(shard.FORMATS) == set(FORMATS)
     assert set(recipe.ENCODERS) == set(TORCHVISION_ENCODERS)
     assert set(evaluate.PROTOCOL_NAMES) == set(PROTOCOLS)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("evaluate.nyu.protocol=nyu_densedepth-10-1m", "only whole_image has limits"),
+        ("evaluate.nyu.protocol=whole_image-10-1m", "near before far"),
+        ("evaluate.nyu.protocol=nyu_densedepth---", "'nyu_densedepth---'"),
+        ("register.metric=dleta1", "Input should be 'delta1', 'delta2' or 'delta3'"),
+        ("train.nyu.recipe.optimiser.learning_rate=inf", "finite number"),
+        ("shard.nyu.synthetic.size_px=[0, 50]", "greater than or equal to 16"),
+        ("tracking.uri=foo", "give sqlite:///FILE, http://SERVER or https://SERVER"),
+        ('ablate.nyu.studies.bad.scale={"network.encoder"=2}', "is no number that could be scaled"),
+        (
+            'ablate.nyu.studies.bad.set={"network.decoder_width"=7}',
+            "study 'bad': network.decoder_width = 7",
+        ),
+        (
+            'ablate.nyu.studies.bad.set={"network.encodr"="x"}',
+            "did you mean network.encoder",
+        ),
+    ],
+)
+def test_a_value_that_would_fail_late_is_refused_at_once(override, told):
+    text = mistakes("demo", override)
+    assert text.startswith("1 mistake in the configuration:"), text
+    assert override.partition("=")[0].partition(".bad")[0] in text
+    assert told in text
+
+
+def test_what_no_branch_of_a_setting_takes_is_one_mistake():
+    text = mistakes("demo", "train.nyu.use_gpu=maybe")
+    assert text.startswith("1 mistake in the configuration:"), text
+    assert "or: Input should be 'auto'" in text
+
+
+@pytest.mark.parametrize("name", ["whole_image-0.5-20m-flip", "kitti_raw_lidar-median"])
+def test_variants_of_protocols_are_taken(name):
+    assert load_config("demo", [f"evaluate.nyu.protocol={name}"]).evaluate["nyu"].protocol == name
+
+
+def test_a_data_sets_name_and_a_files_encoding_are_checked(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[shard."../x"]\nformat = "image_pairs"\nroot = "/x"\n')
+    assert "letters, digits, _ and -" in mistakes(str(path))
+    path.write_bytes(b"\xff\xfe")
+    assert "mine.toml: not TOML" in mistakes(str(path))
