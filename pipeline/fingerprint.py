@@ -4,9 +4,12 @@ Two executions with equal fingerprints give the same artifact, so the second nee
 """
 
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
 import json
+import os
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -20,6 +23,9 @@ from pipeline.dag import Node
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 CODE = ("stages", "densedepth")
 """Packages whose code decides results; cluster/ only carries bytes."""
+KNOWN_FILES = PROJECT_ROOT / ".cache" / "meanings"
+"""What was found out about source files, by their bytes' digest: parsing takes most of a plan."""
+_PYTHON = f"1-{sys.version_info.major}.{sys.version_info.minor}"  # of this format, of ast.dump
 LIBRARIES = {
     "torch": "torch",
     "torchvision": "torchvision",
@@ -137,7 +143,22 @@ _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionD
 @cache
 def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     """Return the digest of a file's meaning (no comments, docstrings, layout) and its imports."""
-    tree = ast.parse(path.read_text())
+    source = path.read_bytes()
+    place = KNOWN_FILES / f"{_PYTHON}-{hashlib.sha256(source).hexdigest()}.json"
+    with contextlib.suppress(OSError, ValueError):
+        digest, imported = json.loads(place.read_text())
+        return digest, tuple(imported)
+    digest, imported = _meaning(source)
+    with contextlib.suppress(OSError):  # what is kept there only saves time
+        KNOWN_FILES.mkdir(parents=True, exist_ok=True)
+        new = place.with_suffix(f".{os.getpid()}")
+        new.write_text(json.dumps([digest, imported]))
+        new.replace(place)
+    return digest, imported
+
+
+def _meaning(source: bytes) -> tuple[str, tuple[str, ...]]:
+    tree = ast.parse(source)
     imported: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -39,7 +39,7 @@ def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint
     job = TrainJob(recipe=config.recipe, scaling=config.scaling, shards=shards)
     services.log_params({"recipe": config.recipe.model_dump(), "num_workers": config.num_workers})
     shards.log_use(services, ("train", "val"))
-    services.progress(0, 0, "steps", f"starting {config.num_workers} workers")
+    services.progress(0, 0, "steps", f"waiting for {config.num_workers} workers to start")
     result = run_trainer(make_trainer(train_worker, job, services))
     artifact = keep_network(job, services, result)
     services.log_metrics([(0, artifact.summary())])

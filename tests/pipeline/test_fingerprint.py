@@ -30,6 +30,7 @@ def project(tmp_path: Path, monkeypatch) -> Path:
     (tmp_path / "densedepth/deep.py").write_text("import torch\n\ndef g(x):\n    return x\n")
     (tmp_path / "densedepth/stranger.py").write_text("y = 1\n")
     monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(module, "KNOWN_FILES", tmp_path / "known")
     return tmp_path
 
 
@@ -100,3 +101,20 @@ def test_the_real_stages_reach_what_they_use_and_no_more():
     assert "densedepth/losses.py" not in shard_code
     assert "densedepth/data/nyu.py" in shard_code
     assert not any(path.startswith(("cluster/", "pipeline/")) for path in shard_code)
+
+
+def test_what_is_known_of_a_file_is_kept_by_its_bytes_and_damage_does_no_harm(project: Path):
+    first = take()
+    kept = sorted((project / "known").iterdir())
+    assert len(kept) == 3
+    for file in kept:
+        file.write_text("half a li")
+    assert take() == first
+    (project / "densedepth/deep.py").write_text("import torch\n\ndef g(x):\n    return 2 * x\n")
+    changed = take()
+    assert changed.code != first.code
+    (project / "densedepth/deep.py").write_text("import torch\n\ndef g(x):\n    return x\n")
+    assert take() == first
+    (project / "known").rename(project / "away")
+    (project / "known").write_text("a file in the way")
+    assert take() == first
