@@ -38,6 +38,9 @@ class Frame:
     depth_m: np.ndarray
 
 
+MAX_DIFFERENCE_M = 1e-3
+
+
 def loop_weights(image: np.ndarray) -> scipy.sparse.csr_matrix:
     """Weigh neighbours in the field's way, pixel by pixel."""
     grey = image / 255 @ GREY
@@ -184,6 +187,7 @@ def compare(frame: Frame, repeats: int, with_loop: bool) -> None:
             f"   {field_s / ours_s:6.1f} x ours   "
             f"(weights differ by {abs(looped - weights).max():.0e})"
         )
+    difference_m = float(abs(filled - direct).max())
     solve_s = vectorised_s - weights_s
     print(
         f"  arrays:      {weights_s:6.2f} + spsolve {solve_s:6.2f} = {vectorised_s:6.2f} s"
@@ -191,9 +195,10 @@ def compare(frame: Frame, repeats: int, with_loop: bool) -> None:
     )
     print(
         f"  ours: median of {repeats} {ours_s:.3f} s (min {min(times_s):.3f}, first "
-        f"{times_s[0]:.3f}); largest difference to the direct solution "
-        f"{abs(filled - direct).max():.1e} m"
+        f"{times_s[0]:.3f}); largest difference to the direct solution {difference_m:.1e} m"
     )
+    if difference_m > MAX_DIFFERENCE_M:
+        raise SystemExit(f"the filling differs by more than {MAX_DIFFERENCE_M} m: it is wrong")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from jaxtyping import TypeCheckError
 from torch import nn
 from torch.nn import functional
 
-from densedepth.encoders import STRIDES, TORCHVISION_ENCODERS, build_encoder
+from densedepth.encoders import STRIDES, build_encoder
 from densedepth.model import DenseDepth, UpBlock, Upsample
 
 
@@ -97,10 +98,17 @@ def test_the_network_is_the_slides_table_of_layers_row_by_row():
     result = network(torch.zeros(2, 3, 480, 640, device="meta"))
 
     assert order == [row for row, *_ in TABLE]
+    for (before, *_), (row, _, _, function, _) in pairwise(TABLE):
+        if row.startswith(("UP", "CONV")) and function != "DenseNet" and row != "CONV2":
+            assert inputs[row][0] is outputs[before] or row.endswith("CONVB"), (
+                f"{row} does not read {before}"
+            )
     for row, (height, width, channels), path, function, skip in TABLE:
         assert tuple(outputs[row].shape) == (2, channels, height, width), row
         module = network.get_submodule(path)
         match function.split():
+            case ["DenseNet"]:
+                assert path.startswith("encoder.features."), row
             case ["Convolution", size]:
                 assert isinstance(module, nn.Conv2d), row
                 assert f"{module.kernel_size[0]}x{module.kernel_size[1]}" == size, row
@@ -133,7 +141,18 @@ def test_the_decoder_has_no_normalisation():
         assert not kinds & {nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, nn.Dropout}
 
 
-@pytest.mark.parametrize("name", TORCHVISION_ENCODERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "densenet121",
+        "densenet161",
+        "densenet169",
+        "densenet201",
+        "mobilenet_v2",
+        "resnet50",
+        "efficientnet_b0",
+    ],
+)
 def test_every_encoder_gives_five_levels_at_strides_2_to_32(name):
     network = on_meta(name, 0.5)
     taken = []
