@@ -18,13 +18,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from cluster.tracking import flat
+from pipeline.config import outputs_root
 from pipeline.dag import Node
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 CODE = ("stages", "densedepth")
 """Packages whose code decides results; cluster/ only carries bytes."""
-KNOWN_FILES = PROJECT_ROOT / ".cache" / "meanings"
-"""What was found out about source files, by their bytes' digest: parsing takes most of a plan."""
 _PYTHON = f"1-{sys.version_info.major}.{sys.version_info.minor}"  # of this format, of ast.dump
 LIBRARIES = {
     "torch": "torch",
@@ -144,13 +143,14 @@ _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionD
 def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     """Return the digest of a file's meaning (no comments, docstrings, layout) and its imports."""
     source = path.read_bytes()
-    place = KNOWN_FILES / f"{_PYTHON}-{hashlib.sha256(source).hexdigest()}.json"
+    known = outputs_root() / "scratch" / "meanings"  # parsing takes most of a plan
+    place = known / f"{_PYTHON}-{hashlib.sha256(source).hexdigest()}.json"
     with contextlib.suppress(OSError, ValueError):
         digest, imported = json.loads(place.read_text())
         return digest, tuple(imported)
     digest, imported = _meaning(source)
     with contextlib.suppress(OSError):  # what is kept there only saves time
-        KNOWN_FILES.mkdir(parents=True, exist_ok=True)
+        known.mkdir(parents=True, exist_ok=True)
         new = place.with_suffix(f".{os.getpid()}")
         new.write_text(json.dumps([digest, imported]))
         new.replace(place)

@@ -30,7 +30,7 @@ def project(tmp_path: Path, monkeypatch) -> Path:
     (tmp_path / "densedepth/deep.py").write_text("import torch\n\ndef g(x):\n    return x\n")
     (tmp_path / "densedepth/stranger.py").write_text("y = 1\n")
     monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path)
-    monkeypatch.setattr(module, "KNOWN_FILES", tmp_path / "known")
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path / "outputs"))
     return tmp_path
 
 
@@ -105,7 +105,8 @@ def test_the_real_stages_reach_what_they_use_and_no_more():
 
 def test_what_is_known_of_a_file_is_kept_by_its_bytes_and_damage_does_no_harm(project: Path):
     first = take()
-    kept = sorted((project / "known").iterdir())
+    known = project / "outputs/scratch/meanings"
+    kept = sorted(known.iterdir())
     assert len(kept) == 3
     for file in kept:
         file.write_text("half a li")
@@ -115,6 +116,6 @@ def test_what_is_known_of_a_file_is_kept_by_its_bytes_and_damage_does_no_harm(pr
     assert changed.code != first.code
     (project / "densedepth/deep.py").write_text("import torch\n\ndef g(x):\n    return x\n")
     assert take() == first
-    (project / "known").rename(project / "away")
-    (project / "known").write_text("a file in the way")
+    known.rename(project / "away")
+    known.write_text("a file in the way")
     assert take() == first
