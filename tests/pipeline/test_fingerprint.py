@@ -30,6 +30,7 @@ def project(tmp_path: Path, monkeypatch) -> Path:
     (tmp_path / "densedepth/deep.py").write_text("import torch\n\ndef g(x):\n    return x\n")
     (tmp_path / "densedepth/stranger.py").write_text("y = 1\n")
     monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path)
+    (tmp_path / "outputs").mkdir()
     monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path / "outputs"))
     return tmp_path
 

@@ -28,7 +28,7 @@ def test_help_plan_and_mistakes_import_nothing_heavy(arguments, tmp_path: Path):
     run = subprocess.run(
         [sys.executable, "-c", WATCH, *arguments],
         cwd=PROJECT,
-        env={"DEPTH_OUTPUTS": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        env={"DEPTH_OUTPUTS": str(tmp_path / "outputs"), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=True,
