@@ -57,10 +57,10 @@ class Session:
         return task.remote(*args)
 
     def wait(self, handles: Sequence[Any], timeout_s: float) -> list[Any]:
-        """Return the handles that are done, after at most ``timeout_s``."""
+        """Return handles that are done, as soon as there is one, after at most ``timeout_s``."""
         import ray
 
-        done, _ = ray.wait(list(handles), num_returns=len(handles), timeout=timeout_s)
+        done, _ = ray.wait(list(handles), num_returns=1, timeout=timeout_s)
         return list(done)
 
     def result(self, handle: Any) -> Any:
@@ -76,11 +76,11 @@ class Session:
                 raise cause from error
             raise
 
-    def cancel(self, handle: Any) -> None:
-        """Stop a task and the tasks that it started."""
+    def cancel(self, handle: Any, force: bool = False) -> None:
+        """Stop a task and the tasks that it started; by force its process is killed."""
         import ray
 
-        ray.cancel(handle, force=False, recursive=True)
+        ray.cancel(handle, force=force, recursive=True)
 
     def logs(self) -> str:
         """Where Ray's own logs are, for a failure's post-mortem."""
@@ -88,6 +88,13 @@ class Session:
 
         node: Any = ray._private.worker._global_node
         return str(node.get_logs_dir_path()) if node else "the Ray dashboard"
+
+
+def cluster_address(config: SessionConfig) -> str | None:
+    """Return the address of the cluster that a session uses; None = one is started here."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return "auto"
+    return config.address or os.environ.get("RAY_ADDRESS")
 
 
 @contextlib.contextmanager
@@ -105,7 +112,7 @@ def open_session(
     import ray
 
     inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(config)
     environment: dict[str, Any] = {
         "env_vars": {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
     }

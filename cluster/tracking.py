@@ -77,7 +77,7 @@ def tracking_errors(uri: str) -> Iterator[None]:
         raise TrackingError(uri, reason, _DISK_ADVICE if cause else None) from error
 
 
-def _check_server(uri: str) -> None:
+def check_server(uri: str) -> None:
     """Make sure that a server answers at all; MLflow itself would try for minutes.
 
     Raises:
@@ -113,7 +113,7 @@ class Tracker:
         from mlflow.tracking import MlflowClient
 
         if config.uri.startswith("http"):
-            _check_server(config.uri)
+            check_server(config.uri)
         if config.uri.startswith("sqlite:///"):
             Path(config.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         self._uri = config.uri

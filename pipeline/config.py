@@ -5,7 +5,8 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cluster.session import SessionConfig
 from cluster.storage import open_store
 from cluster.tracking import TrackingConfig
 from pipeline.errors import ConfigMistakes, Mistake
+from pipeline.retry import ExecutionConfig
 from stages.ablate import AblateConfig
 from stages.evaluate import EvaluateConfig
 from stages.register import RegisterConfig
@@ -41,6 +43,9 @@ class PipelineConfig(BaseModel):
     store: str = Field("", description="object store: folder or s3://; empty = outputs/store")
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="MLflow")
     session: SessionConfig = Field(default_factory=SessionConfig, description="Ray")
+    execution: ExecutionConfig = Field(
+        default_factory=ExecutionConfig, description="retries and time limits"
+    )
     shard: dict[str, ShardConfig] = Field(min_length=1, description="raw data sets")
     train: dict[str, TrainConfig] = Field(default_factory=dict, description="main training")
     ablate: dict[str, AblateConfig] = Field(default_factory=dict, description="ablations")
@@ -58,7 +63,7 @@ class PipelineConfig(BaseModel):
 
     def run_id(self) -> str:
         """Name the run: equal configurations are the same run, today and tomorrow."""
-        data = self.model_dump_json(exclude={"session"})
+        data = self.model_dump_json(exclude={"session", "execution"})
         return f"{self.name}-{hashlib.sha256(data.encode()).hexdigest()[:8]}"
 
 
@@ -94,6 +99,25 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> PipelineConfig:
     mistakes = [m for text in overrides if (m := _apply(data, text))]
     _inherit_recipe(data)
     _fill_places(data)
+    return _validated(data, mistakes)
+
+
+def parse_config(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Build the configuration again that a run has kept.
+
+    Args:
+        data: what ``PipelineConfig.model_dump`` gave.
+        overrides: as in ``load_config``.
+
+    Raises:
+        ConfigMistakes: another version of the project wrote it, or an override is wrong.
+    """
+    copy = deepcopy(dict(data))
+    mistakes = [m for text in overrides if (m := _apply(copy, text))]
+    return _validated(copy, mistakes)
+
+
+def _validated(data: dict[str, Any], mistakes: list[Mistake]) -> PipelineConfig:
     config = None
     try:
         config = PipelineConfig.model_validate(data)

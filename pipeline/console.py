@@ -15,7 +15,16 @@ LINE_EVERY_S = 10.0
 STILL_EVERY_S = 30.0
 """Seconds until a stage with nothing new to tell says that it still runs."""
 
-_STYLES = {"waits": "dim", "runs": "cyan", "done": "green", "cached": "green", "failed": "red"}
+STYLES = {
+    "waits": "dim",
+    "runs": "cyan",
+    "done": "green",
+    "cached": "green",
+    "failed": "red",
+    "killed": "red",
+    "left out": "dim",
+}
+"""A stage's status -> how it is written."""
 
 
 class RunDisplay:
@@ -43,7 +52,7 @@ class RunDisplay:
             self._live.stop()
 
     def set(self, stage: str, state: str, note: str) -> None:
-        """Move a stage to ``runs``, ``done``, ``cached`` or ``failed``."""
+        """Move a stage to another status, with a word about it."""
         self._states[stage], self._notes[stage] = state, note
         self._started.setdefault(stage, time.monotonic())
         self._last_line[stage] = (time.monotonic(), note)
@@ -51,6 +60,10 @@ class RunDisplay:
             self.console.print(f"{stage:<16} {state:<7} {note}", markup=False, highlight=False)
         else:
             self._live.update(self._table())
+
+    def say(self, text: str) -> None:
+        """Show a sentence above the stages."""
+        self.console.print(text, markup=False, highlight=False)
 
     def progress(self, snapshot: Mapping[str, Any]) -> None:
         """Show how far the running stages are."""
@@ -75,7 +88,7 @@ class RunDisplay:
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
         for stage, state in self._states.items():
-            style = _STYLES[state]
+            style = STYLES[state]
             since = ""
             if state == "runs":
                 since = duration_text(time.monotonic() - self._started[stage])

@@ -4,12 +4,23 @@
 
     PipelineError
     ├── ConfigMistakes   2  every mistake of the configuration, at once
-    ├── NotReady         1  what the settings name is not there: data, weights
+    ├── UsageMistake     2  a command that cannot be meant: an unknown stage, an unknown run
     ├── GraphError       2  the table of stages does not make a graph
+    ├── NotReady         3  what the settings name is not there: data, weights
+    ├── RunHeld          4  another driver works on the same run
     └── StageFailed      1  a stage ended with an error; what was finished before it stays
+        └── StageTimeout 6  a stage took longer than its limit
+
+``OUTSIDE_WORLD`` (5) is for a store or an MLflow that cannot be used, ``cluster.errors``.
 """
 
 from dataclasses import dataclass
+
+
+OUTSIDE_WORLD = 5
+"""Exit code where the store or MLflow cannot be used."""
+FINDINGS = 1
+"""Exit code of ``verify`` and ``doctor`` when something is wrong."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +68,26 @@ class ConfigMistakes(PipelineError, ValueError):
 class NotReady(PipelineError):
     """What the settings name is not there; nothing was started."""
 
+    exit_code = 3
+
     def __init__(self, reasons: tuple[str, ...]) -> None:
         super().__init__(reasons)
         self.reasons = reasons
 
     def __str__(self) -> str:
         return "\n".join(self.reasons)
+
+
+class UsageMistake(PipelineError, ValueError):
+    """A command that cannot be meant."""
+
+    exit_code = 2
+
+
+class RunHeld(PipelineError):
+    """Another driver works on the same run."""
+
+    exit_code = 4
 
 
 class GraphError(PipelineError, ValueError):
@@ -81,3 +106,9 @@ class StageFailed(PipelineError):
 
     def __str__(self) -> str:
         return f"{self.stage} failed: {self.reason}"
+
+
+class StageTimeout(StageFailed):
+    """A stage took longer than its limit."""
+
+    exit_code = 6

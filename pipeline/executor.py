@@ -1,29 +1,41 @@
 """Runs the graph: skips what is verified, runs branches side by side, records what is done.
 
-A stage that fails stops the stages that need it; the other branches run to their end. What was
-finished stays, and the same command goes on from there.
+After a failure nothing new begins; with ``keep_going`` the branches that do not need the failed
+stage run to their end. What was finished stays, and the same command goes on from there.
 """
 
-import contextlib
 import datetime
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from cluster.monitor import MonitorHandle
 from cluster.services import Services
-from cluster.session import Session
-from cluster.storage import ObjectStore
-from pipeline.console import RunDisplay, duration_text
+from pipeline.console import RunDisplay, duration_text, progress_text
 from pipeline.dag import Node
-from pipeline.errors import StageFailed
-from pipeline.plan import Decision, decide
-from pipeline.records import StageRecord, drop_record, publish_record
+from pipeline.driver import Driver
+from pipeline.errors import StageFailed, StageTimeout
+from pipeline.plan import Decision, decide, not_chosen
+from pipeline.records import StageRecord, find_record, publish_record
+from pipeline.retry import ExecutionConfig, wait_before_retry_s
+from pipeline.runs import StageState
+from pipeline.selection import upstream_of
 
 POLL_S = 0.3
+GRACE_S = 15.0
+"""Seconds that a stage beyond its time limit has to stop before its process is killed."""
+
+
+@dataclass
+class Running:
+    """A stage that runs: its node, why, what it was given, since when, until when at most."""
+
+    node: Node
+    decision: Decision
+    services: Services
+    started: float
+    deadline: float | None
+    is_cancelled: bool = False
 
 
 @dataclass
@@ -32,170 +44,240 @@ class Execution:
 
     Attributes:
         graph: the nodes, in an order in which they can run.
-        store: records and objects.
-        run_id: the pipeline run's id.
-        open_session: connects to Ray when the first stage has to run.
-        scratch: a folder on this machine for downloads.
-        config: the whole configuration, logged as the run's parameters.
-        tags: of the pipeline's MLflow run, such as the git commit.
+        driver: the outside world.
+        display: what a person sees.
+        chosen: the nodes that may run; others must be up to date where these need them.
+        forced: nodes that run although they are up to date -> the mark of that execution.
+        settings: retries and time limits.
+        keep_going: whether a failure leaves the other branches running.
+        records: node -> its record, as far as it is known.
+        failures: node -> its error.
     """
 
     graph: Mapping[str, Node]
-    store: ObjectStore
-    run_id: str
-    open_session: Callable[[], contextlib.AbstractContextManager[Session]]
-    scratch: Path
-    config: Mapping[str, Any]
-    tags: Mapping[str, str]
+    driver: Driver
     display: RunDisplay
+    chosen: frozenset[str]
+    forced: dict[str, str] = field(default_factory=dict)
+    settings: ExecutionConfig = field(default_factory=ExecutionConfig)
+    keep_going: bool = False
     records: dict[str, StageRecord] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    _session: Session | None = None
-    _parent_id: str = ""
+    failures: dict[str, StageFailed] = field(default_factory=dict)
+    _states: dict[str, StageState] = field(default_factory=dict)
+    _running: dict[Any, Running] = field(default_factory=dict)
+    _retry_at: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> dict[str, StageRecord]:
         """Run what must run.
 
         Returns:
-            Every node's record.
+            The record of every chosen node and of what these need.
 
         Raises:
-            StageFailed: a stage failed; all that did not need it has been run.
+            StageFailed: a stage failed.
+            UsageMistake: a chosen stage needs one that is not, and that is not up to date.
         """
-        with contextlib.ExitStack() as stack, self.display:
-            try:
-                for node, decision in self._stale_nodes():
-                    if self._session is None:
-                        self._open(stack)
-                    self._start(node, decision)
-            except BaseException as error:
-                status = "FAILED" if isinstance(error, Exception) else "KILLED"
-                self._abandon(status)
-                raise
-            if self._session is not None:
-                self._finish_parent()
-        if self.failures:
-            stage, reason = next(iter(self.failures.items()))
-            raise StageFailed(stage, reason)
+        needed = upstream_of(self.graph, self.chosen)
+        self._states = {name: StageState() for name in self.graph}
+        waiting = {name: node for name, node in self.graph.items() if name in needed}
+        for name in self.graph.keys() - needed:
+            self._set(name, "left out", "not chosen")
+        try:
+            with self.display:
+                try:
+                    while waiting or self._running:
+                        self._advance(waiting)
+                        self._collect(waiting)
+                except BaseException as error:
+                    killed = not isinstance(error, Exception)
+                    self.driver.abandon(list(self._running), killed)
+                    raise
+                if self.driver.is_open:
+                    cached = [n for n, s in self._states.items() if s.status == "cached"]
+                    self.driver.finish(bool(self.failures), cached)
+        finally:
+            self.driver.close()
+        for error in self.failures.values():
+            raise error
         return self.records
 
-    def _stale_nodes(self) -> Iterator[tuple[Node, Decision]]:
-        """Yield each node that must run once its inputs are there; wait for running ones."""
-        waiting = dict(self.graph)
-        self._running: dict[Any, tuple[Node, Decision, Services, float]] = {}
-        while waiting or self._running:
-            for name, node in list(waiting.items()):
-                if any(needed in self.failures for needed in node.needs()):
+    def _advance(self, waiting: dict[str, Node]) -> None:
+        """Settle what needs no work, then start what is ready."""
+        ready: list[tuple[Node, Decision]] = []
+        for name, node in list(waiting.items()):
+            if name in self._retry_at and time.monotonic() < self._retry_at[name]:
+                continue
+            if self._is_out(name, node):
+                del waiting[name]
+            elif all(needed in self.records for needed in node.needs()):
+                decision = self._decide(node)
+                if not decision.runs:
                     del waiting[name]
-                    self.failures[name] = "an input failed"
-                    self.display.set(name, "failed", "not run: an input failed")
-                elif all(needed in self.records for needed in node.needs()):
-                    del waiting[name]
-                    inputs = {n: self.records[n] for n in node.needs()}
-                    decision = decide(node, self.store, inputs)
-                    if decision.runs:
-                        yield node, decision
-                    else:
-                        assert decision.record is not None
-                        self.records[name] = decision.record
-                        self.display.set(name, "cached", decision.reason)
-            if self._running:
-                self._collect()
+                    self._keep(decision)
+                elif name in self.chosen:
+                    ready.append((node, decision))
+                else:
+                    raise not_chosen(self.graph, self.chosen, name, decision.reason)
+        for node, decision in ready:
+            if self._start(node, decision):
+                del waiting[node.name]
 
-    def _open(self, stack: contextlib.ExitStack) -> None:
-        """Check the store, connect to Ray, open the pipeline's MLflow run."""
-        self.store.check_writable()
-        self._session = stack.enter_context(self.open_session())
-        monitor = self._session.monitor
-        self._parent_id = monitor.ensure_run(self.run_id, self.run_id, None, self.tags)
-        monitor.log_params(self._parent_id, self.config)
+    def _is_out(self, name: str, node: Node) -> bool:
+        """Give up a stage whose input failed, or any after a failure."""
+        if any(needed in self.failures for needed in node.needs()):
+            self.failures[name] = StageFailed(name, "not run: an input failed")
+        elif self.failures and not self.keep_going and name not in self._retry_at:
+            first = next(iter(self.failures))
+            self._set(name, "left out", f"not begun after {first} failed (see --keep-going)")
+            return True
+        else:
+            return False
+        self._set(name, "failed", "not run: an input failed")
+        return True
 
-    def _start(self, node: Node, decision: Decision) -> None:
-        assert self._session is not None
+    def _decide(self, node: Node) -> Decision:
+        inputs = {name: self.records[name] for name in node.needs()}
+        return decide(node, self.driver.store, inputs, forced=node.name in self.forced)
+
+    def _keep(self, decision: Decision) -> None:
+        """Take an earlier run's result."""
+        assert decision.record is not None
         assert decision.fingerprint is not None
-        self.display.set(node.name, "runs", decision.reason)
-        if decision.record is not None:
-            drop_record(self.store, decision.record)
-        digest = decision.fingerprint.digest()
-        key = f"{self.run_id}/{node.name}/{digest[:12]}"
-        tags = {
-            **self.tags,
-            "depth.stage": node.name,
-            "depth.run": self.run_id,
-            "depth.fingerprint": digest,
-        }
-        stage_run = self._session.monitor.ensure_run(key, node.name, self._parent_id, tags)
-        services = Services(
-            self.store, self._session.monitor, node.name, key, stage_run, self.scratch
+        self.records[decision.node] = decision.record
+        self._states[decision.node].fingerprint = decision.fingerprint.digest()
+        self._states[decision.node].seconds = decision.record.seconds
+        self._set(decision.node, "cached", decision.reason)
+
+    def _start(self, node: Node, decision: Decision) -> bool:
+        """Start a stage; false while another driver computes it."""
+        assert decision.fingerprint is not None
+        name, digest = node.name, decision.fingerprint.digest()
+        if not self.driver.is_open:
+            self.driver.open(self._states)
+            self._states = self.driver.log.state.stages
+        holder = self.driver.claim(name, digest)
+        if holder is not None:
+            self._set(name, "waits", f"{holder} computes it")
+            return False
+        if name not in self.forced and find_record(self.driver.store, name, digest):
+            again = self._decide(node)
+            if not again.runs:  # another driver published it in the meantime
+                self.driver.release(name, digest)
+                self._keep(again)
+                return True
+        services = self.driver.services_for(node, digest, self.forced.get(name, ""))
+        state = self._states[name]
+        state.fingerprint, state.mlflow_run_id, state.tries = (
+            digest, services.run_id, state.tries + 1,
+        )  # fmt: skip
+        inputs = {key: self._artifacts(source) for key, source in node.inputs.items()}
+        handle = self.driver.session.submit(
+            run_stage, node.stage.__name__, node.config, services, inputs
         )
-        inputs = {name: self._artifacts(source) for name, source in node.inputs.items()}
-        handle = self._session.submit(run_stage, node.stage.__name__, node.config, services, inputs)
-        self._running[handle] = (node, decision, services, time.monotonic())
+        limit_s, now = self.settings.time_limit_s(name), time.monotonic()
+        deadline = None if limit_s is None else now + limit_s
+        self._running[handle] = Running(node, decision, services, now, deadline)
+        self._set(name, "runs", decision.reason, fingerprint=digest)
+        return True
 
     def _artifacts(self, source: str | Mapping[str, str]) -> Any:
         if isinstance(source, str):
             return self.records[source].artifact
         return {branch: self.records[name].artifact for branch, name in source.items()}
 
-    def _collect(self) -> None:
-        """Wait a moment; record what ended."""
-        assert self._session is not None
-        for handle in self._session.wait(list(self._running), POLL_S):
-            node, decision, services, started = self._running.pop(handle)
-            seconds = time.monotonic() - started
+    def _collect(self, waiting: dict[str, Node]) -> None:
+        """Wait a moment; record what ended, stop what takes too long."""
+        if not self._running:
+            if waiting and self.driver.is_open:  # for another driver's stage, or for a retry
+                time.sleep(POLL_S)
+            return
+        for handle in self.driver.session.wait(list(self._running), POLL_S):
+            running = self._running.pop(handle)
             try:
-                artifact = self._session.result(handle)
+                artifact = self.driver.session.result(handle)
             except Exception as error:
-                self._fail(node.name, services, error)
-                continue
-            assert decision.fingerprint is not None
-            record = StageRecord(
-                node=node.name,
-                fingerprint=decision.fingerprint,
+                self._failed(running, error, waiting)
+            else:
+                self._finished(running, artifact)
+        for handle, running in list(self._running.items()):
+            self._check_time(handle, running, waiting)
+        snapshot = self.driver.session.monitor.snapshot()
+        for name, state in self._states.items():
+            if state.status == "runs" and name in snapshot:
+                state.note = progress_text(snapshot[name])
+        self.display.progress(snapshot)
+        self.driver.log.save_sometimes()
+        self.driver.check_lease()
+
+    def _finished(self, running: Running, artifact: Any) -> None:
+        """Publish a result; of two drivers at once the first one's stands."""
+        name, mark = running.node.name, running.decision.fingerprint
+        assert mark is not None
+        seconds = time.monotonic() - running.started
+        record = publish_record(
+            self.driver.store,
+            StageRecord(
+                node=name,
+                fingerprint=mark,
                 artifact=artifact,
                 seconds=seconds,
                 finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                run_id=self.run_id,
-                mlflow_run_id=services.run_id,
-            )
-            publish_record(self.store, record)
-            self.records[node.name] = record
-            self._log_summary(services.monitor, record)
-            services.monitor.finish(services.run_id, "FINISHED")
-            self.display.set(node.name, "done", f"in {duration_text(seconds)}")
-        self.display.progress(self._session.monitor.snapshot())
+                run_id=self.driver.run_id,
+                mlflow_run_id=running.services.run_id,
+            ),
+            replace=name in self.forced or running.decision.record is not None,
+        )
+        self.forced.pop(name, None)
+        self.driver.log.state.forced = dict(self.forced)
+        self.records[name] = record
+        self.driver.release(name, mark.digest())
+        self.driver.log_summary(record)
+        running.services.monitor.finish(running.services.run_id, "FINISHED")
+        self._states[name].seconds = seconds
+        self._set(name, "done", f"in {duration_text(seconds)}", seconds=seconds)
 
-    def _fail(self, name: str, services: Services, error: Exception) -> None:
-        """Note a stage's failure; the traceback goes to its MLflow run."""
-        self.failures[name] = f"{type(error).__name__}: {error}"
-        self.display.set(name, "failed", self.failures[name])
-        trace = "".join(traceback.format_exception(error))
-        services.monitor.set_tags(services.run_id, {"depth.error": self.failures[name][:4000]})
-        services.monitor.log_bytes(services.run_id, "error.txt", trace.encode())
-        services.monitor.finish(services.run_id, "FAILED")
-
-    def _log_summary(self, monitor: MonitorHandle, record: StageRecord) -> None:
-        """Copy a stage's few figures to the pipeline's run, where runs are compared."""
-        stage, _, branch = record.node.partition(".")
-        prefix = f"{branch}/" if stage == "evaluate" else f"{record.node}/"
-        figures = {f"{prefix}{name}": value for name, value in record.artifact.summary().items()}
-        monitor.log_summary(self._parent_id, figures)
-
-    def _finish_parent(self) -> None:
-        assert self._session is not None
-        status = "FAILED" if self.failures else "FINISHED"
-        cached = [n for n, r in self.records.items() if r.run_id != self.run_id]
-        if cached:
-            self._session.monitor.set_tags(self._parent_id, {"depth.cached": ", ".join(cached)})
-        self._session.monitor.finish(self._parent_id, status)
-
-    def _abandon(self, status: str) -> None:
-        """Stop what runs and say so in MLflow; nothing half-done was published."""
-        if self._session is None:
+    def _failed(self, running: Running, error: Exception, waiting: dict[str, Node]) -> None:
+        """Note a failure, and whether the stage is tried again."""
+        name, services = running.node.name, running.services
+        tries = self._states[name].tries
+        failure = StageFailed(name, f"{type(error).__name__}: {error}")
+        if running.is_cancelled:
+            limit_s = self.settings.time_limit_s(name) or 0
+            failure = StageTimeout(name, f"it took longer than its limit of {limit_s:g} s")
+        wait_s = wait_before_retry_s(failure.__cause__ or error, tries, self.settings)
+        self.driver.note_failure(services, error, failure.reason)
+        if wait_s is not None and not running.is_cancelled:
+            waiting[name] = running.node
+            self._retry_at[name] = time.monotonic() + wait_s
+            self._set(name, "waits", f"try {tries + 1} in {wait_s:.0f} s after {failure.reason}")
             return
-        for handle in self._running:
-            self._session.cancel(handle)
-        self._session.monitor.finish_all(status)
+        assert running.decision.fingerprint is not None
+        self.driver.release(name, running.decision.fingerprint.digest())
+        services.monitor.finish(services.run_id, "FAILED")
+        self.failures[name] = failure
+        self._set(name, "failed", failure.reason)
+
+    def _check_time(self, handle: Any, running: Running, waiting: dict[str, Node]) -> None:
+        """Stop a stage beyond its limit; kill it where it does not stop."""
+        if running.deadline is None or time.monotonic() < running.deadline:
+            return
+        if not running.is_cancelled:
+            self.driver.session.cancel(handle)
+            running.is_cancelled, running.deadline = True, time.monotonic() + GRACE_S
+            return
+        self.driver.session.cancel(handle, force=True)
+        del self._running[handle]
+        self._failed(running, TimeoutError("killed"), waiting)
+
+    def _set(self, name: str, status: Any, note: str, **facts: Any) -> None:
+        """Move a stage to a status, for the log and for who watches."""
+        state = self._states[name]
+        if (state.status, state.note) == (status, note):
+            return
+        state.status, state.note = status, note
+        if self.driver.is_open:
+            self.driver.log.event(status, name, note=note, **facts)
+        self.display.set(name, status, note)
 
 
 def run_stage(module: str, config: Any, services: Services, inputs: Mapping[str, Any]) -> Any:

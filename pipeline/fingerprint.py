@@ -62,7 +62,10 @@ class Fingerprint(BaseModel):
         found += [f"code {path}" for path in _changed(old.code, self.code)]
         found += [f"input {name}" for name in _changed(old.inputs, self.inputs)]
         if files := _changed(old.sources, self.sources):
-            found.append(f"{len(files)} source file{'s' if len(files) > 1 else ''} changed")
+            names = ", ".join(Path(path).name for path in list(files)[:2])
+            more = ", ..." if len(files) > 2 else ""
+            plural = "s" if len(files) > 1 else ""
+            found.append(f"{len(files)} source file{plural} changed: {names}{more}")
         found += [
             f"library {name} {before} -> {now}"
             for name, (before, now) in _changed(old.libraries, self.libraries).items()

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from cluster.storage import ObjectStore
 from pipeline.dag import Node
+from pipeline.errors import UsageMistake
 from pipeline.fingerprint import Fingerprint, fingerprint
 from pipeline.records import StageRecord, artifact_digest, damage, find_record, latest_record
+from pipeline.selection import Selection, upstream_of
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,21 @@ class Decision:
     last_seconds: float | None = None
 
 
-def decide(node: Node, store: ObjectStore, inputs: Mapping[str, StageRecord]) -> Decision:
+def decide(
+    node: Node, store: ObjectStore, inputs: Mapping[str, StageRecord], *, forced: bool = False
+) -> Decision:
     """Decide about a node whose inputs are all there.
 
     Args:
         node: the node.
         store: where earlier runs left their records.
         inputs: needed node -> its record.
+        forced: run it although it is up to date.
     """
     mark = fingerprint(node, {name: artifact_digest(r.artifact) for name, r in inputs.items()})
     record = find_record(store, node.name, mark.digest())
+    if record is not None and forced:
+        return Decision(node.name, True, "forced", record, mark, record.seconds)
     if record is not None:
         broken = damage(store, record)
         if broken is None:
@@ -52,19 +59,48 @@ def decide(node: Node, store: ObjectStore, inputs: Mapping[str, StageRecord]) ->
         return Decision(node.name, True, "never run", None, mark)
     causes = mark.differences(last.fingerprint)
     reason = "; ".join(causes[:4]) + (f"; {len(causes) - 4} more" if len(causes) > 4 else "")
-    return Decision(node.name, True, reason or "an older result differs", None, mark, last.seconds)
+    reason = reason or "it stopped before its result was published"
+    return Decision(node.name, True, reason, None, mark, last.seconds)
 
 
-def make_plan(graph: Mapping[str, Node], store: ObjectStore) -> dict[str, Decision]:
-    """Decide about every node as far as it can be said without running anything."""
+def make_plan(
+    graph: Mapping[str, Node], store: ObjectStore, selection: Selection | None = None
+) -> dict[str, Decision]:
+    """Decide about every node as far as it can be said without running anything.
+
+    Args:
+        graph: the nodes, in an order in which they can run.
+        store: where earlier runs left their records.
+        selection: what may run; None = everything. What is neither chosen nor needed is left out.
+
+    Raises:
+        UsageMistake: a chosen node needs one that is not, and that is not up to date.
+    """
+    selection = selection or Selection(frozenset(graph))
+    needed = upstream_of(graph, selection.chosen)
     plan: dict[str, Decision] = {}
     for name, node in graph.items():
-        stale = [needed for needed in node.needs() if plan[needed].runs]
+        if name not in needed:
+            continue
+        stale = [n for n in node.needs() if plan[n].runs]
         if stale:
             last = latest_record(store, name)
             seconds = last.seconds if last else None
             plan[name] = Decision(name, True, f"after {', '.join(stale)}", last_seconds=seconds)
-            continue
-        records = {n: r for n in node.needs() if (r := plan[n].record) is not None}
-        plan[name] = decide(node, store, records)
+        else:
+            records = {n: r for n in node.needs() if (r := plan[n].record) is not None}
+            plan[name] = decide(node, store, records, forced=name in selection.forced)
+        if plan[name].runs and name not in selection.chosen:
+            raise not_chosen(graph, selection.chosen, name, plan[name].reason)
     return plan
+
+
+def not_chosen(
+    graph: Mapping[str, Node], chosen: frozenset[str], name: str, reason: str
+) -> UsageMistake:
+    """Return the error for a stage that would have to run, but was not chosen."""
+    needing = [n for n in graph if n in chosen and name in upstream_of(graph, [n])]
+    return UsageMistake(
+        f"{', '.join(needing)} needs {name}, which is not up to date ({reason}) and not among the "
+        "chosen stages: choose it too"
+    )

@@ -6,6 +6,7 @@ trusted only after the objects it names have been verified.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -48,7 +49,7 @@ def artifact_digest(artifact: Any) -> str:
 
 def find_record(store: ObjectStore, node: str, digest: str) -> StageRecord | None:
     """Return the record of a node with this fingerprint, if an earlier run left one."""
-    return _load(store, f"records/{node}/{digest}.json")
+    return _load(store, record_key(node, digest))
 
 
 def latest_record(store: ObjectStore, node: str) -> StageRecord | None:
@@ -56,18 +57,44 @@ def latest_record(store: ObjectStore, node: str) -> StageRecord | None:
     return _load(store, f"records/{node}/latest.json")
 
 
-def publish_record(store: ObjectStore, record: StageRecord) -> None:
-    """Make a stage's result known; of two drivers at once the first one's stands."""
+def all_records(store: ObjectStore) -> Iterator[StageRecord]:
+    """Yield every record that can be read."""
+    for key in store.list_keys("records/"):
+        if not key.endswith("/latest.json") and (record := _load(store, key)) is not None:
+            yield record
+
+
+def publish_record(
+    store: ObjectStore, record: StageRecord, *, replace: bool = False
+) -> StageRecord:
+    """Make a stage's result known, after all its bytes.
+
+    Args:
+        store: where it goes.
+        record: the result.
+        replace: put it in the place of the one that is there, which is damaged or outdated by
+            force.
+
+    Returns:
+        The record that stands: of two drivers at once the first one's.
+    """
     data = record.model_dump_json(indent=1).encode()
-    key = f"records/{record.node}/{record.fingerprint.digest()}.json"
-    if not store.put_bytes_if_absent(key, data) and _load(store, key) is None:
-        store.put_bytes(key, data)  # what is there cannot be read
+    key = record_key(record.node, record.fingerprint.digest())
+    # The hint for later plans first: the record itself is what makes the stage done.
     store.put_bytes(f"records/{record.node}/latest.json", data)
+    if not replace and not store.put_bytes_if_absent(key, data):
+        there = _load(store, key)
+        if there is not None:
+            return there
+        replace = True  # what is there cannot be read
+    if replace:
+        store.put_bytes(key, data)
+    return record
 
 
-def drop_record(store: ObjectStore, record: StageRecord) -> None:
-    """Forget a record whose objects are damaged, so that its stage can publish anew."""
-    store.delete(f"records/{record.node}/{record.fingerprint.digest()}.json")
+def record_key(node: str, digest: str) -> str:
+    """Return where a node's record of a fingerprint lies."""
+    return f"records/{node}/{digest}.json"
 
 
 def damage(store: ObjectStore, record: StageRecord) -> str | None:

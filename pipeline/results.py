@@ -36,6 +36,36 @@ def print_plan(run_id: str, plan: Mapping[str, Decision], console: Console | Non
     console.print(table)
 
 
+def plan_table(plan: Mapping[str, Decision]) -> list[dict[str, Any]]:
+    """Return a plan as rows for JSON."""
+    return [
+        {
+            "stage": name,
+            "runs": decision.runs,
+            "reason": decision.reason,
+            "fingerprint": decision.fingerprint.digest() if decision.fingerprint else None,
+            "last_seconds": decision.last_seconds,
+        }
+        for name, decision in plan.items()
+    ]
+
+
+def results_table(records: Mapping[str, StageRecord]) -> list[dict[str, Any]]:
+    """Return the results of a run as rows for JSON."""
+    return [
+        {
+            "stage": name,
+            "fingerprint": record.fingerprint.digest(),
+            "run": record.run_id,
+            "finished_at": record.finished_at,
+            "seconds": record.seconds,
+            "summary": record.artifact.summary(),
+            "objects": [ref.model_dump() for ref in record.artifact.objects()],
+        }
+        for name, record in records.items()
+    ]
+
+
 def print_results(
     config: PipelineConfig,
     store: ObjectStore,

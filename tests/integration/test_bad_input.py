@@ -52,7 +52,7 @@ def data_set(root: Path) -> Path:
         (("nyu_smal",), 2, "no such preset (did you mean nyu_small?)"),
         (("demo", "train.nyu.recipe.epocs=1"), 2, "no such key (did you mean epochs?)"),
         (("demo", "shard.nyu.min_depth_m=50"), 2, "the depth range is upside down"),
-        (("nyu", "shard.nyu.root=/no/such/folder"), 1, "/no/such/folder"),
+        (("nyu", "shard.nyu.root=/no/such/folder"), 3, "/no/such/folder"),
     ],
 )
 def test_mistakes_that_show_before_anything_runs(tmp_path: Path, arguments, code, message):
@@ -65,7 +65,7 @@ def test_mistakes_that_show_before_anything_runs(tmp_path: Path, arguments, code
 def test_all_that_is_not_there_is_told_at_once(tmp_path: Path):
     weights = "train.nyu.recipe.network.weights=/no/weights.pth"
     run = pipeline(tmp_path, "nyu_small", "shard.nyu.root=/no/such/folder", weights)
-    assert run.returncode == 1
+    assert run.returncode == 3
     told = run.stderr.splitlines()
     assert [line.partition(":")[0] for line in told] == ["shard.nyu", "train.nyu"]
     assert "/no/such/folder does not exist" in told[0]
@@ -74,7 +74,7 @@ def test_all_that_is_not_there_is_told_at_once(tmp_path: Path):
 
 def test_a_misspelt_option_of_rendered_data_is_found_before_anything_is_rendered(tmp_path: Path):
     run = pipeline(tmp_path, "demo", "shard.nyu.options.val_fracton=0.1")
-    assert run.returncode == 1
+    assert run.returncode == 3
     assert "did you mean 'val_fraction'?" in run.stderr
     assert not (tmp_path / "raw").exists()
 

@@ -1,132 +1,41 @@
 """The executor, on small stages and a session that runs them in this process."""
 
-import contextlib
 import io
+import json
+import threading
+import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
-from rich.console import Console
 
+from cluster.errors import StoreUnavailable
 from cluster.local_store import LocalStore
-from cluster.monitor import MonitorHandle
+from pipeline import executor as executor_module
 from pipeline import fingerprint as fingerprint_module
-from pipeline.console import RunDisplay
-from pipeline.dag import Node, check_graph
-from pipeline.errors import StageFailed
-from pipeline.executor import Execution
+from pipeline.errors import RunHeld, StageFailed, StageTimeout, UsageMistake
+from pipeline.lease import Lease, lease_key, this_process
 from pipeline.plan import make_plan
-from stages.artifacts import ReportFiles
-
-
-class Settings(BaseModel):
-    text: str = "x"
-    fail: str = ""
-
-
-class Recorder:
-    """Notes what a tracker would be told."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-
-    def track(self, method: str, *args: Any) -> Any:
-        self.calls.append((method, *args))
-        return args[0] if method == "ensure_run" else None
-
-    def snapshot(self) -> dict[str, Any]:
-        return {}
-
-    def progress(self, *args: Any) -> None: ...
-
-    def statuses(self) -> dict[str, str]:
-        """Run -> how it ended; ``finish_all`` ends whatever is open."""
-        ended: dict[str, str] = {}
-        for method, *args in self.calls:
-            if method == "ensure_run":
-                ended.setdefault(args[0], "RUNNING")
-            elif method == "finish":
-                ended[args[0]] = args[1]
-            elif method == "finish_all":
-                ended |= {run: args[0] for run, status in ended.items() if status == "RUNNING"}
-        return ended
-
-
-class InProcess:
-    """A session without Ray: submits run at once, in this process."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.monitor = MonitorHandle(recorder, remote=False)
-        self._outcomes: list[Any] = []
-
-    def submit(self, function: Any, *args: Any) -> int:
-        try:
-            self._outcomes.append(function(*args))
-        except Exception as error:
-            self._outcomes.append(error)
-        return len(self._outcomes) - 1
-
-    def wait(self, handles: list[int], timeout_s: float) -> list[int]:
-        return handles
-
-    def result(self, handle: int) -> Any:
-        if isinstance(self._outcomes[handle], Exception):
-            raise self._outcomes[handle]
-        return self._outcomes[handle]
-
-    def cancel(self, handle: int) -> None: ...
-
-
-executed: list[str] = []
-
-
-def run(config: Settings, services: Any, **inputs: Any) -> ReportFiles:
-    """Write the settings' text; the stage that all nodes of these tests run."""
-    if config.fail:
-        raise ValueError(config.fail)
-    executed.append(services.stage)
-    texts = [services.store.get_bytes(a.html.key).decode() for a in inputs.values()]
-    data = f"{config.text}({','.join(texts)})".encode()
-    ref = services.store.put_bytes(f"out/{services.stage}", data)
-    return ReportFiles(html=ref, markdown=ref, data=ref)
+from pipeline.records import StageRecord, find_record, publish_record
+from pipeline.retry import ExecutionConfig
+from pipeline.runs import load_events, load_run
+from tests.pipeline.small_graph import (
+    InProcess,
+    Recorder,
+    Settings,
+    errors,
+    execute,
+    executed,
+    execution,
+    graph,
+)
 
 
 @pytest.fixture(autouse=True)
 def _stage(monkeypatch):
     executed.clear()
+    errors.clear()
     monkeypatch.setattr(fingerprint_module, "_reached", lambda module: {})
-
-
-def graph(**changes: Settings) -> dict[str, Node]:
-    """Two branches a -> b and c -> d, joined in e."""
-    stage = ModuleType(__name__)
-    edges = {"a": {}, "b": {"x": "a"}, "c": {}, "d": {"x": "c"}, "e": {"x": "b", "y": "d"}}
-    return check_graph(
-        Node(name, stage, changes.get(name, Settings(text=name)), inputs)
-        for name, inputs in edges.items()
-    )
-
-
-def execute(nodes: dict[str, Node], store: LocalStore) -> tuple[Any, Recorder, str]:
-    recorder, text = Recorder(), io.StringIO()
-    session = InProcess(recorder)
-    execution = Execution(
-        graph=nodes,
-        store=store,
-        run_id="test",
-        open_session=lambda: contextlib.nullcontext(session),
-        scratch=Path("unused"),
-        config={},
-        tags={},
-        display=RunDisplay(list(nodes), Console(file=text, width=160)),
-    )
-    try:
-        outcome: Any = execution.run()
-    except StageFailed as error:
-        outcome = error
-    return outcome, recorder, text.getvalue()
 
 
 @pytest.fixture
@@ -141,14 +50,16 @@ def test_every_stage_runs_once_after_its_inputs(store):
     assert set(recorder.statuses().values()) == {"FINISHED"}
 
 
-def test_a_second_run_verifies_and_skips_everything_without_a_session(store):
+def test_a_second_run_verifies_and_skips_everything_and_writes_nothing(store):
     execute(graph(), store)
+    before = {key: store.get_bytes(key) for key in store.list_keys()}
     executed.clear()
     records, recorder, text = execute(graph(), store)
     assert executed == []
     assert recorder.calls == []
     assert set(records) == {"a", "b", "c", "d", "e"}
     assert text.count("up to date, 3 objects verified") == 5
+    assert {key: store.get_bytes(key) for key in store.list_keys()} == before
 
 
 def test_a_changed_setting_runs_its_stage_and_what_follows_from_it(store):
@@ -165,11 +76,8 @@ def test_a_changed_setting_runs_its_stage_and_what_follows_from_it(store):
 def test_an_unchanged_result_of_a_stage_that_ran_stops_the_change_there(store):
     execute(graph(), store)
     executed.clear()
-    execute(graph(a=Settings(text="a", fail="")), store)
-    assert executed == []
-    changed = graph(c=Settings(text="c"))
-    execute(changed, store)
-    assert executed == []
+    execute(graph(), store, force=["a"])
+    assert executed == ["a"]
 
 
 def test_a_damaged_object_makes_its_stage_run_again_and_says_why(store):
@@ -184,12 +92,24 @@ def test_a_damaged_object_makes_its_stage_run_again_and_says_why(store):
     assert executed == ["b"]
 
 
-def test_a_failure_spares_the_other_branch_and_loses_nothing(store):
-    failing = graph(b=Settings(text="b", fail="no luck"))
+def test_after_a_failure_nothing_new_begins_and_nothing_is_lost(store):
+    failing = graph(a=Settings(text="a", fail="no luck"))
     error, recorder, text = execute(failing, store)
     assert isinstance(error, StageFailed)
+    assert str(error) == "a failed: ValueError: no luck"
+    assert sorted(executed) == ["a", "c"]  # both were ready together
+    assert "not begun after a failed" in text
+    assert recorder.statuses()["test"] == "FAILED"
+    executed.clear()
+    execute(graph(), store)
+    assert sorted(executed) == ["a", "b", "d", "e"]
+
+
+def test_keep_going_runs_all_that_does_not_need_what_failed(store):
+    failing = graph(b=Settings(text="b", fail="no luck"))
+    error, recorder, text = execute(failing, store, keep_going=True)
     assert str(error) == "b failed: ValueError: no luck"
-    assert sorted(executed) == ["a", "c", "d"]
+    assert sorted(executed) == ["a", "b", "c", "d"]
     assert "not run: an input failed" in text
     assert recorder.statuses()["test"] == "FAILED"
     executed.clear()
@@ -205,17 +125,169 @@ def test_an_interrupt_marks_what_ran_as_killed(store):
         def wait(self, handles: list[int], timeout_s: float) -> list[int]:
             raise KeyboardInterrupt
 
-    execution = Execution(
-        graph=graph(),
-        store=store,
-        run_id="test",
-        open_session=lambda: contextlib.nullcontext(Interrupted(recorder)),
-        scratch=Path("unused"),
-        config={},
-        tags={},
-        display=RunDisplay(list(graph()), Console(file=io.StringIO())),
-    )
+    session = Interrupted(recorder)
     with pytest.raises(KeyboardInterrupt):
-        execution.run()
+        execution(graph(), store, session).run()
     assert set(recorder.statuses().values()) == {"KILLED"}
     assert len(recorder.statuses()) == 3
+    assert session.cancelled == [(0, False), (1, False)]
+    state = load_run(store, "test")
+    assert state.status == "killed"
+    assert {n for n, s in state.stages.items() if s.status == "killed"} == {"a", "c"}
+    assert not list(store.list_keys("claims/"))
+    assert store.stat(lease_key("test")) is None
+
+
+@pytest.mark.parametrize(
+    ("choice", "ran"),
+    [
+        ({"only": ["b"]}, {"b"}),
+        ({"only": ["b"], "downstream": True}, {"b", "e"}),
+        ({"first": ["b"]}, {"b", "e"}),
+        ({"last": ["b"]}, {"b"}),
+        ({"first": ["b"], "last": ["b"]}, {"b"}),
+    ],
+)
+def test_only_what_is_chosen_runs(store, choice, ran):
+    execute(graph(), store)
+    executed.clear()
+    text = {name: Settings(text=name.upper()) for name in ("b", "e")}
+    _, _, shown = execute(graph(**text), store, **choice)
+    assert set(executed) == ran
+    assert ("left out" in shown) == ("e" not in ran)
+
+
+def test_a_chosen_stage_whose_input_is_stale_is_refused_before_anything_runs(store):
+    execute(graph(), store)
+    executed.clear()
+    error, recorder, _ = execute(graph(a=Settings(text="A")), store, only=["b"])
+    assert isinstance(error, UsageMistake)
+    assert "b needs a, which is not up to date (text a -> A)" in str(error)
+    assert (executed, recorder.calls) == ([], [])
+
+
+def test_a_forced_stage_runs_as_an_execution_of_its_own(store):
+    execute(graph(), store)
+    executed.clear()
+    _, recorder, _ = execute(graph(), store, force=["c"], downstream=True)
+    assert executed == ["c", "d", "e"]
+    keys = [args[0] for method, *args in recorder.calls if method == "ensure_run"]
+    assert [key.rpartition("/")[2] for key in keys[1:]] == ["again-1"] * 3
+    assert load_run(store, "test").forced == {}
+
+
+def test_what_a_retry_can_cure_is_tried_again_and_the_rest_is_not(store):
+    settings = ExecutionConfig(retry_wait_s=0.01)
+    errors["a"] = [StoreUnavailable("s3://b", "slow down"), StoreUnavailable("s3://b", "again")]
+    errors["c"] = [ConnectionResetError("gone")]
+    records, recorder, text = execute(graph(), store, settings=settings)
+    assert set(records) == {"a", "b", "c", "d", "e"}
+    assert (executed.count("a"), executed.count("c"), executed.count("b")) == (3, 2, 1)
+    assert "try 2 in 0 s after StoreUnavailable" in text
+    assert set(recorder.statuses().values()) == {"FINISHED"}
+    assert load_run(store, "test").stages["a"].tries == 3
+
+    executed.clear()
+    errors["b"] = [ValueError("always")]
+    error, _, _ = execute(graph(b=Settings(text="B")), store, settings=settings)
+    assert isinstance(error, StageFailed)
+    assert executed == ["b"]
+
+
+def test_retries_end(store):
+    settings = ExecutionConfig(retry_wait_s=0.0, max_retries=1)
+    errors["a"] = [StoreUnavailable("s3://b", "down")] * 3
+    error, _, _ = execute(graph(), store, settings=settings)
+    assert "a failed: StoreUnavailable: s3://b: down" in str(error)
+    assert executed.count("a") == 2
+
+
+def test_a_stage_beyond_its_limit_is_stopped_then_killed(store, monkeypatch):
+    monkeypatch.setattr(executor_module, "GRACE_S", 0.05)
+
+    class Endless(InProcess):
+        def wait(self, handles: list[int], timeout_s: float) -> list[int]:
+            time.sleep(0.01)
+            return [handle for handle in handles if handle != 0]
+
+    session = Endless(Recorder())
+    limits = ExecutionConfig(time_limits_s={"a": 0.05})
+    with pytest.raises(StageTimeout, match=r"a failed: it took longer than its limit of 0.05 s"):
+        execution(graph(), store, session, settings=limits).run()
+    assert session.cancelled == [(0, False), (0, True)]
+    assert load_run(store, "test").stages["a"].status == "failed"
+
+
+def test_the_log_has_every_step_as_json_lines(store):
+    execute(graph(), store)
+    state = load_run(store, "test")
+    assert (state.status, state.attempt) == ("finished", 1)
+    assert {name: stage.status for name, stage in state.stages.items()} == dict.fromkeys(
+        "abcde", "done"
+    )
+    lines = store.get_bytes("runs/test/0001.jsonl").decode().splitlines()
+    events = [json.loads(line) for line in lines]
+    assert events == load_events(store, state)
+    steps = [(e["event"], e.get("stage")) for e in events]
+    assert steps[0] == ("run started", None)
+    assert steps[-1] == ("run finished", None)
+    for name in "abcde":
+        assert steps.index(("runs", name)) < steps.index(("done", name))
+
+
+def test_a_living_driver_of_the_same_run_keeps_a_second_one_out(store, monkeypatch):
+    monkeypatch.setattr("pipeline.lease.BEAT_S", 0.05)
+    first = Lease(store, lease_key("test"), this_process("test"))
+    assert first.try_acquire()
+    error, recorder, _ = execute(graph(), store)
+    assert isinstance(error, RunHeld)
+    assert "another driver works on it: run test, process" in str(error)
+    assert (executed, recorder.calls) == ([], [])
+    threading.Timer(0.3, first.release).start()
+    records, _, text = execute(graph(), store, wait=True)
+    assert set(records) == {"a", "b", "c", "d", "e"}
+    assert "waiting: run test, process" in text
+
+
+def test_two_runs_that_need_the_same_stages_compute_them_once(store):
+    """Two drivers in threads, with different runs of one graph, started together."""
+    barrier = threading.Barrier(2)
+    outcomes: dict[str, Any] = {}
+
+    def drive(run_id: str) -> None:
+        barrier.wait()
+        outcomes[run_id] = execute(graph(), store, run_id=run_id)[0]
+
+    threads = [threading.Thread(target=drive, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(executed) == ["a", "b", "c", "d", "e"]
+    digests = [
+        {name: record.artifact.html.sha256 for name, record in outcome.items()}
+        for outcome in outcomes.values()
+    ]
+    assert digests[0] == digests[1]
+    assert not list(store.list_keys("claims/"))
+
+
+def test_of_two_results_for_one_stage_the_first_one_stands(store):
+    records, _, _ = execute(graph(), store)
+    late: StageRecord = records["a"].model_copy(update={"run_id": "late"})
+    assert publish_record(store, late).run_id == "test"
+    found = find_record(store, "a", late.fingerprint.digest())
+    assert found is not None
+    assert found.run_id == "test"
+    assert publish_record(store, late, replace=True).run_id == "late"
+
+
+def test_a_driver_that_lost_its_run_stops(store):
+    class Stolen(InProcess):
+        def wait(self, handles: list[int], timeout_s: float) -> list[int]:
+            made.driver._lease.lost_to = "someone"  # type: ignore[union-attr] # it is open
+            return []
+
+    made = execution(graph(), store, Stolen(Recorder()), text=io.StringIO())
+    with pytest.raises(RunHeld, match="lost the run to someone"):
+        made.run()

@@ -84,11 +84,15 @@ def test_an_input_and_a_library_are_named(project: Path, monkeypatch):
     assert differences[1].endswith("-> 9.9")
 
 
-def test_source_files_are_counted():
+def test_source_files_are_counted_and_the_first_are_named():
     def mark(**sources: str) -> Fingerprint:
         return Fingerprint(code={}, config={}, inputs={}, sources=sources, libraries={})
 
-    assert mark(a="1", b="2", c="3").differences(mark(a="1", b="1")) == ["2 source files changed"]
+    before = {"/raw/a": "1", "/raw/b": "1"}
+    two = mark(**before | {"/raw/b": "2", "/raw/c": "3"})
+    assert two.differences(mark(**before)) == ["2 source files changed: b, c"]
+    more = mark(**before | {"/raw/b": "2", "/raw/c": "3", "/raw/d": "4"})
+    assert more.differences(mark(**before)) == ["3 source files changed: b, c, ..."]
 
 
 def test_the_real_stages_reach_what_they_use_and_no_more():

@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigMistakes, GraphError, Mistake, StageFailed
-from pipeline.run import main, run_tags
+from pipeline.errors import (
+    ConfigMistakes,
+    GraphError,
+    Mistake,
+    NotReady,
+    RunHeld,
+    StageFailed,
+    StageTimeout,
+    UsageMistake,
+)
+from pipeline.launch import run_tags
+from pipeline.run import main
 
 PROJECT = Path(__file__).resolve().parents[2]
 WATCH = (
@@ -69,6 +79,10 @@ def test_the_commit_may_be_given_where_there_is_no_git(monkeypatch):
         ConfigMistakes((Mistake("a.b", "1", "wrong", "did you mean a.c?"),)),
         GraphError("cycle"),
         StageFailed("train.nyu", "no luck"),
+        StageTimeout("train.nyu", "too long"),
+        UsageMistake("no run x"),
+        RunHeld("by another"),
+        NotReady(("no data",)),
     ],
 )
 def test_the_pipelines_errors_survive_pickling(error):
@@ -92,6 +106,6 @@ def test_missing_weights_show_before_anything_runs(capsys, monkeypatch, tmp_path
             "ablate.nyu.recipe.network.weights=none",
         ]
     )
-    assert code == 1
+    assert code == 3
     assert "'/no/such.pth': no such file" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())

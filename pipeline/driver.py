@@ -1,0 +1,200 @@
+"""What a run holds of the outside world while it works: lease, Ray, MLflow, its own log.
+
+Opened when the first stage has to run: a run in which everything is up to date opens nothing and
+writes nothing.
+"""
+
+import contextlib
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ClusterError
+from cluster.services import Services
+from cluster.session import Session
+from cluster.storage import ObjectStore
+from pipeline.dag import Node
+from pipeline.errors import RunHeld
+from pipeline.lease import Claims, Holder, Lease, acquire, lease_key, this_process
+from pipeline.records import StageRecord
+from pipeline.runs import RunLog, RunState, StageState, next_attempt, now_iso
+
+SWEEP_KEY = "sweep/lease"
+"""Lease of ``gc --delete``, during which no run begins."""
+
+
+@dataclass
+class Driver:
+    """One driver of one run.
+
+    Attributes:
+        store: records, objects, locks, logs.
+        run_id: the run.
+        open_session: connects to Ray.
+        scratch: a folder on this machine for downloads.
+        config: the whole configuration, logged as the run's parameters.
+        tags: of the run, such as the git commit.
+        wait: wait for another driver of the same run, rather than stop.
+        say: shows a sentence to whoever watches.
+        plan: what the attempt is to do, for its log: ``RunState``'s fields of the same names.
+    """
+
+    store: ObjectStore
+    run_id: str
+    open_session: Callable[[], contextlib.AbstractContextManager[Session]]
+    scratch: Path
+    config: Mapping[str, Any]
+    tags: Mapping[str, str]
+    wait: bool = False
+    say: Callable[[str], None] = lambda text: None
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _session: Session | None = None
+    _lease: Lease | None = None
+    _claims: Claims | None = None
+    _log: RunLog | None = None
+    _parent_id: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a stage had to run."""
+        return self._session is not None
+
+    @property
+    def session(self) -> Session:
+        """The connection to Ray; there is one once the driver is open."""
+        assert self._session is not None
+        return self._session
+
+    @property
+    def log(self) -> RunLog:
+        """The attempt's log; there is one once the driver is open."""
+        assert self._log is not None
+        return self._log
+
+    def open(self, stages: Mapping[str, StageState]) -> None:
+        """Take the run's lease, begin its log, connect to Ray, open its MLflow run.
+
+        Raises:
+            RunHeld: another driver works on this run, or the store is being swept.
+        """
+        self.store.check_writable()
+        me = this_process(self.run_id)
+        sweeper = acquire(self.store, SWEEP_KEY, me, wait=self.wait, say=self.say)
+        if isinstance(sweeper, Holder):
+            raise RunHeld(f"{self.store.url} is being swept by {sweeper}; try again in a moment")
+        self._stack.callback(sweeper.release)
+        lease = acquire(self.store, lease_key(self.run_id), me, wait=self.wait, say=self.say)
+        sweeper.release()
+        if isinstance(lease, Holder):
+            raise RunHeld(
+                f"another driver works on it: {lease}. Watch it with `python -m pipeline status "
+                f"{self.run_id}`, or give --wait to go on when it has ended"
+            )
+        self._lease, self._claims = lease, Claims(self.store, me)
+        self._stack.callback(lease.release)
+        self._stack.callback(self._claims.release_all)
+        state = RunState(
+            run_id=self.run_id,
+            attempt=next_attempt(self.store, self.run_id),
+            started_at=now_iso(),
+            owner=me.owner,
+            host=me.host,
+            pid=me.pid,
+            config=dict(self.config),
+            tags=dict(self.tags),
+            stages=dict(stages),
+            **self.plan,
+        )
+        self._log = RunLog(self.store, state)
+        self._log.event("run started", attempt=state.attempt, host=me.host, pid=me.pid)
+        self._session = self._stack.enter_context(self.open_session())
+        monitor = self._session.monitor
+        self._parent_id = monitor.ensure_run(self.run_id, self.run_id, None, dict(self.tags))
+        monitor.log_params(self._parent_id, self.config)
+        state.mlflow_run_id = self._parent_id
+
+    def check_lease(self) -> None:
+        """Make sure that this driver still is the run's.
+
+        Raises:
+            RunHeld: it stalled for so long that another one took over.
+        """
+        if self._lease is not None and self._lease.lost_to:
+            raise RunHeld(f"this driver stood still and lost the run to {self._lease.lost_to}")
+
+    def claim(self, node: str, digest: str) -> Holder | None:
+        """Claim a stage's execution; return who has it if another driver does."""
+        assert self._claims is not None
+        return self._claims.try_claim(f"{node}/{digest}")
+
+    def release(self, node: str, digest: str) -> None:
+        """Give a claim back."""
+        assert self._claims is not None
+        self._claims.release(f"{node}/{digest}")
+
+    def services_for(self, node: Node, digest: str, mark: str) -> Services:
+        """Return what a stage's execution is given; the same again after a restart.
+
+        Args:
+            node: the stage.
+            digest: its fingerprint's.
+            mark: sets an execution that was forced apart from the one that it repeats.
+        """
+        key = "/".join(filter(None, [self.run_id, node.name, digest[:12], mark]))
+        tags = {
+            **self.tags,
+            "depth.stage": node.name,
+            "depth.run": self.run_id,
+            "depth.fingerprint": digest,
+        }
+        monitor = self.session.monitor
+        stage_run = monitor.ensure_run(key, node.name, self._parent_id, tags)
+        return Services(self.store, monitor, node.name, key, stage_run, self.scratch)
+
+    def note_failure(self, services: Services, error: BaseException, reason: str) -> None:
+        """Put an error and its traceback into a stage's MLflow run."""
+        trace = "".join(traceback.format_exception(error))
+        services.monitor.set_tags(services.run_id, {"depth.error": reason[:4000]})
+        services.monitor.log_bytes(services.run_id, "error.txt", trace.encode())
+
+    def log_summary(self, record: StageRecord) -> None:
+        """Copy a stage's few figures to the run's MLflow run, where runs are compared."""
+        stage, _, branch = record.node.partition(".")
+        prefix = f"{branch}/" if stage == "evaluate" else f"{record.node}/"
+        figures = {f"{prefix}{name}": value for name, value in record.artifact.summary().items()}
+        self.session.monitor.log_summary(self._parent_id, figures)
+
+    def finish(self, failed: bool, cached: list[str]) -> None:
+        """End the run that came to its end."""
+        monitor = self.session.monitor
+        if cached:
+            monitor.set_tags(self._parent_id, {"depth.cached": ", ".join(cached)})
+        monitor.finish(self._parent_id, "FAILED" if failed else "FINISHED")
+        self._end("failed" if failed else "finished")
+
+    def abandon(self, handles: list[Any], killed: bool) -> None:
+        """Stop what runs and say so in MLflow and the log; nothing half-done was published."""
+        if self._session is not None:
+            for handle in handles:
+                self._session.cancel(handle)
+            with contextlib.suppress(ClusterError):
+                self._session.monitor.finish_all("KILLED" if killed else "FAILED")
+        if self._log is not None:
+            for stage in self._log.state.stages.values():
+                if stage.status == "runs":
+                    stage.status = "killed"
+            with contextlib.suppress(ClusterError):
+                self._end("killed" if killed else "failed")
+
+    def close(self) -> None:
+        """Let go of Ray, claims and lease."""
+        self._stack.close()
+
+    def _end(self, status: Any) -> None:
+        self.log.state.status = status
+        self.log.state.ended_at = now_iso()
+        self.log.event(f"run {status}")
+        self.log.flush()

@@ -1,0 +1,53 @@
+"""How verbs answer: tables for people, JSON for programs."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def console() -> Console:
+    """Return a console that wraps nothing where the output is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+
+
+def print_table(
+    title: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    styles: Iterable[str] = (),
+) -> None:
+    """Print a plain table; see ``make_table``."""
+    console().print(make_table(title, headings, rows, styles))
+
+
+def make_table(
+    title: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    styles: Iterable[str] = (),
+) -> Table:
+    """Make a plain table.
+
+    Args:
+        title: stands above it; may be empty.
+        headings: of the columns.
+        rows: cells as text; nothing in them is markup.
+        styles: one per row, where rows are coloured.
+    """
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading)
+    colours = iter(styles)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row), style=next(colours, None))
+    return table

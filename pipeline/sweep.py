@@ -1,0 +1,146 @@
+"""The verb ``gc``: objects of the store that nothing refers to any more.
+
+A result's record refers to its objects; a run that is not done, to what Ray keeps for its
+restart. All else below the pipeline's own prefixes is left over: of executions that died, of results that
+were replaced, of runs that were forgotten. Keys below other prefixes are never touched.
+"""
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import track
+
+from cluster.storage import ObjectStore
+from pipeline.driver import SWEEP_KEY
+from pipeline.errors import RunHeld, UsageMistake
+from pipeline.launch import store_of
+from pipeline.lease import Holder, acquire, holder_of, this_process
+from pipeline.output import print_json, print_table
+from pipeline.records import all_records, find_record, record_key
+from pipeline.runs import RunState, list_runs, living_drivers, load_attempts
+
+PREFIXES = (
+    "shards/",
+    "manifests/",
+    "networks/",
+    "pictures/",
+    "reports/",
+    "ray/",
+    "records/",
+    "claims/",
+    "runs/",
+)
+"""What the pipeline writes."""
+
+
+@dataclass
+class Kept:
+    """What must stay: whole keys, and beginnings of keys."""
+
+    keys: set[str] = field(default_factory=set)
+    beginnings: set[str] = field(default_factory=set)
+
+    def has(self, key: str) -> bool:
+        """Whether a key stays."""
+        return key in self.keys or any(key.startswith(begin) for begin in self.beginnings)
+
+
+def gc_verb(options: argparse.Namespace) -> int:
+    """List what nothing refers to; with ``--delete`` delete it."""
+    if options.keep_runs is not None and options.keep_runs < 0:
+        raise UsageMistake(f"--keep-runs {options.keep_runs}: give 0 or more")
+    store = store_of(options)
+    if not options.delete:
+        garbage = find_garbage(store, options.keep_runs)
+        _report(store, garbage, False, options.json)
+        return 0
+    lease = acquire(store, SWEEP_KEY, this_process("gc"), wait=False, say=lambda text: None)
+    if isinstance(lease, Holder):
+        raise RunHeld(f"{store.url} is in use by {lease}; try again in a moment")
+    try:
+        for holder in living_drivers(store):
+            raise RunHeld(f"{holder} works with {store.url}: delete when it has ended")
+        garbage = find_garbage(store, options.keep_runs)
+        # Records before their objects: what is stopped half-way leaves no record without objects.
+        order = sorted(garbage, key=lambda key: not key.startswith("records/"))
+        for key in track(order, "deleting", console=Console(stderr=True), transient=True):
+            store.delete(key)
+    finally:
+        lease.release()
+    _report(store, garbage, True, options.json)
+    return 0
+
+
+def find_garbage(store: ObjectStore, keep_runs: int | None = None) -> dict[str, int]:
+    """Return every key that nothing refers to, with its size in bytes.
+
+    Args:
+        store: what is looked through.
+        keep_runs: forget all but this many of the newest runs, with the results that only they
+            used; None = forget none, and keep every result.
+    """
+    kept = what_to_keep(store, keep_runs)
+    garbage = {}
+    for prefix in PREFIXES:
+        for key in store.list_keys(prefix):
+            if not kept.has(key) and (info := store.stat(key)) is not None:
+                garbage[key] = info.size_bytes
+    return garbage
+
+
+def what_to_keep(store: ObjectStore, keep_runs: int | None) -> Kept:
+    """Return what runs and results refer to."""
+    newest = list_runs(store)
+    runs = newest if keep_runs is None else newest[:keep_runs]
+    attempts = [attempt for run in runs for attempt in load_attempts(store, run.run_id)]
+    used = {
+        record_key(name, stage.fingerprint)
+        for attempt in attempts
+        for name, stage in attempt.stages.items()
+        if stage.fingerprint
+    }
+    kept = Kept(beginnings={f"runs/{run.run_id}/" for run in runs})
+    for record in all_records(store):
+        key = record_key(record.node, record.fingerprint.digest())
+        if keep_runs is None or key in used:
+            kept.keys |= {key, f"records/{record.node}/latest.json"}
+            kept.keys |= {ref.key for ref in record.artifact.objects()}
+    kept.beginnings |= set(_unfinished(store, attempts))
+    kept.keys |= _held_claims(store)
+    return kept
+
+
+def _unfinished(store: ObjectStore, attempts: Iterable[RunState]) -> Iterable[str]:
+    """Yield where Ray keeps the checkpoints of stages that are not done; see ``stages.trainer``."""
+    for attempt in attempts:
+        for name, stage in attempt.stages.items():
+            mark = attempt.forced.get(name, "")
+            if stage.fingerprint and (mark or find_record(store, name, stage.fingerprint) is None):
+                parts = (attempt.run_id, name, stage.fingerprint[:12], mark)
+                yield f"ray/{'-'.join(filter(None, parts))}"
+
+
+def _held_claims(store: ObjectStore) -> set[str]:
+    """Return the claims of drivers that may live."""
+    owners = {holder.owner for holder in living_drivers(store)}
+    claims = {key: holder_of(store, key) for key in store.list_keys("claims/")}
+    return {key for key, holder in claims.items() if holder and holder.owner in owners}
+
+
+def _report(store: ObjectStore, garbage: dict[str, int], deleted: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"deleted": deleted, "objects": garbage})
+        return
+    rows = []
+    for prefix in PREFIXES:
+        sizes = [size for key, size in garbage.items() if key.startswith(prefix)]
+        if sizes:
+            rows.append((prefix, f"{len(sizes)}", f"{sum(sizes) / 1e6:.1f} MB"))
+    total = f"{len(garbage)} objects, {sum(garbage.values()) / 1e6:.1f} MB"
+    if not garbage:
+        Console(highlight=False).print(f"{store.url}: everything is referred to")
+        return
+    verb = "deleted" if deleted else "would be deleted; do it with --delete"
+    print_table(f"{total} {verb}", ("prefix", "objects", "size"), rows)
