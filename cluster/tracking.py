@@ -195,7 +195,10 @@ class Tracker:
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
-        values = {name: float(v) for name, v in figures.items() if math.isfinite(v)}
+        known = self._client.get_run(run_id).data.metrics
+        values = {
+            name: float(v) for name, v in figures.items() if math.isfinite(v) and known.get(name) != v
+        }
         metrics = [Metric(name, value, now_ms, 0) for name, value in values.items()]
         self._client.log_batch(run_id, metrics=metrics[:_MAX_BATCH])
 

@@ -16,7 +16,6 @@
 
 from dataclasses import dataclass
 
-
 OUTSIDE_WORLD = 5
 """Exit code where the store or MLflow cannot be used."""
 FINDINGS = 1

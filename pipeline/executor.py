@@ -4,7 +4,6 @@ After a failure nothing new begins; with ``keep_going`` the branches that do not
 stage run to their end. What was finished stays, and the same command goes on from there.
 """
 
-import datetime
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from pipeline.errors import StageFailed, StageTimeout
 from pipeline.plan import Decision, decide, not_chosen
 from pipeline.records import StageRecord, find_record, publish_record
 from pipeline.retry import ExecutionConfig, wait_before_retry_s
-from pipeline.runs import StageState
+from pipeline.runs import StageState, now_iso
 from pipeline.selection import upstream_of
 
 POLL_S = 0.3
@@ -97,8 +96,8 @@ class Execution:
                     self.driver.finish(bool(self.failures), cached)
         finally:
             self.driver.close()
-        for error in self.failures.values():
-            raise error
+        for failure in self.failures.values():
+            raise failure
         return self.records
 
     def _advance(self, waiting: dict[str, Node]) -> None:
@@ -210,29 +209,26 @@ class Execution:
         self.driver.check_lease()
 
     def _finished(self, running: Running, artifact: Any) -> None:
-        """Publish a result; of two drivers at once the first one's stands."""
+        """Publish a result: MLflow first, the record last, for it is what makes a stage done."""
         name, mark = running.node.name, running.decision.fingerprint
         assert mark is not None
         seconds = time.monotonic() - running.started
-        record = publish_record(
-            self.driver.store,
-            StageRecord(
-                node=name,
-                fingerprint=mark,
-                artifact=artifact,
-                seconds=seconds,
-                finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                run_id=self.driver.run_id,
-                mlflow_run_id=running.services.run_id,
-            ),
-            replace=name in self.forced or running.decision.record is not None,
+        record = StageRecord(
+            node=name,
+            fingerprint=mark,
+            artifact=artifact,
+            seconds=seconds,
+            finished_at=now_iso(),
+            run_id=self.driver.run_id,
+            mlflow_run_id=running.services.run_id,
         )
-        self.forced.pop(name, None)
-        self.driver.log.state.forced = dict(self.forced)
-        self.records[name] = record
-        self.driver.release(name, mark.digest())
         self.driver.log_summary(record)
         running.services.monitor.finish(running.services.run_id, "FINISHED")
+        replace = name in self.forced or running.decision.record is not None
+        self.records[name] = publish_record(self.driver.store, record, replace=replace)
+        self.forced.pop(name, None)
+        self.driver.log.state.forced = dict(self.forced)
+        self.driver.release(name, mark.digest())
         self._states[name].seconds = seconds
         self._set(name, "done", f"in {duration_text(seconds)}", seconds=seconds)
 

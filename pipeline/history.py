@@ -49,7 +49,7 @@ def status_verb(options: argparse.Namespace) -> int:
 def list_verb(options: argparse.Namespace) -> int:
     """Show every run's last attempt."""
     store = store_of(options)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for state in list_runs(store):
         done = sum(stage.status in ("done", "cached") for stage in state.stages.values())
         rows.append(
@@ -77,16 +77,16 @@ def list_verb(options: argparse.Namespace) -> int:
         [
             (
                 f"{row['run']}@{row['attempt']}",
-                str(row["status"]),
-                local_time(str(row["started_at"])),
-                duration_text(float(row["seconds"])),
+                row["status"],
+                local_time(row["started_at"]),
+                duration_text(row["seconds"]),
                 f"{row['stages_done']}/{row['stages']}",
-                str(row["commit"])[:8],
+                row["commit"][:8],
                 "  ".join(f"{k} {v:.3f}" for k, v in row["figures"].items()),
             )
             for row in rows
         ],
-        [STATUS_STYLES.get(str(row["status"]), "") for row in rows],
+        [STATUS_STYLES.get(row["status"], "") for row in rows],
     )
     return 0
 

@@ -1,8 +1,8 @@
 """The verb ``gc``: objects of the store that nothing refers to any more.
 
 A result's record refers to its objects; a run that is not done, to what Ray keeps for its
-restart. All else below the pipeline's own prefixes is left over: of executions that died, of results that
-were replaced, of runs that were forgotten. Keys below other prefixes are never touched.
+restart. All else below the pipeline's own prefixes is left over: of executions that died, of
+results that were replaced, of runs that were forgotten. Other keys are never touched.
 """
 
 import argparse

@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.executor import Execution
 from pipeline.retry import ExecutionConfig
 from pipeline.selection import select
-from stages.artifacts import ReportFiles
+from stages.artifacts import Checkpoint, EpochRecord
 
 
 class Settings(BaseModel):
@@ -87,7 +87,7 @@ errors: dict[str, list[Exception]] = {}
 """Stage -> what its next executions raise, one after the other."""
 
 
-def run(config: Settings, services: Any, **inputs: Any) -> ReportFiles:
+def run(config: Settings, services: Any, **inputs: Any) -> Checkpoint:
     """Write the settings' text; the stage that all nodes of these tests run."""
     executed.append(services.stage)
     if errors.get(services.stage):
@@ -95,10 +95,20 @@ def run(config: Settings, services: Any, **inputs: Any) -> ReportFiles:
     if config.fail:
         raise ValueError(config.fail)
     services.log_metrics([(0, {"length": float(len(config.text))})])
-    texts = [services.store.get_bytes(a.html.key).decode() for a in inputs.values()]
+    texts = [services.store.get_bytes(a.network.key).decode() for a in inputs.values()]
     data = f"{config.text}({','.join(texts)})".encode()
-    ref = services.store.put_bytes(f"reports/{services.stage}-{config.text}", data)
-    return ReportFiles(html=ref, markdown=ref, data=ref)
+    ref = services.store.put_bytes(f"networks/{services.stage}-{config.text}", data)
+    epoch = EpochRecord(epoch=0, step=1, train_loss=0.0, metrics={}, seconds=0.0)
+    return Checkpoint(
+        dataset=services.stage,
+        network=ref,
+        recipe={},
+        best_epoch=0,
+        epochs=(epoch,),
+        num_parameters=0,
+        train_seconds=float(len(data)),
+        num_workers=1,
+    )
 
 
 EDGES = {"a": {}, "b": {"x": "a"}, "c": {}, "d": {"x": "c"}, "e": {"x": "b", "y": "d"}}

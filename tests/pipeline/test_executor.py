@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> LocalStore:
 def test_every_stage_runs_once_after_its_inputs(store):
     records, recorder, _ = execute(graph(), store)
     assert sorted(executed) == ["a", "b", "c", "d", "e"]
-    assert store.get_bytes(records["e"].artifact.html.key) == b"e(b(a()),d(c()))"
+    assert store.get_bytes(records["e"].artifact.network.key) == b"e(b(a()),d(c()))"
     assert set(recorder.statuses().values()) == {"FINISHED"}
 
 
@@ -58,7 +58,7 @@ def test_a_second_run_verifies_and_skips_everything_and_writes_nothing(store):
     assert executed == []
     assert recorder.calls == []
     assert set(records) == {"a", "b", "c", "d", "e"}
-    assert text.count("up to date, 3 objects verified") == 5
+    assert text.count("up to date, 1 object verified") == 5
     assert {key: store.get_bytes(key) for key in store.list_keys()} == before
 
 
@@ -82,7 +82,7 @@ def test_an_unchanged_result_of_a_stage_that_ran_stops_the_change_there(store):
 
 def test_a_damaged_object_makes_its_stage_run_again_and_says_why(store):
     records, _, _ = execute(graph(), store)
-    path = Path(store.url_of(records["b"].artifact.html.key).removeprefix("file://"))
+    path = Path(store.url_of(records["b"].artifact.network.key).removeprefix("file://"))
     path.write_bytes(b"rubbish")
     executed.clear()
     assert make_plan(graph(), store)["b"].reason.startswith("damaged: ")
@@ -265,7 +265,7 @@ def test_two_runs_that_need_the_same_stages_compute_them_once(store):
         thread.join()
     assert sorted(executed) == ["a", "b", "c", "d", "e"]
     digests = [
-        {name: record.artifact.html.sha256 for name, record in outcome.items()}
+        {name: record.artifact.network.sha256 for name, record in outcome.items()}
         for outcome in outcomes.values()
     ]
     assert digests[0] == digests[1]

@@ -1,0 +1,69 @@
+"""Whether a stage that failed is tried again, and how long it may take."""
+
+import pytest
+from pydantic import ValidationError
+from ray.exceptions import ActorDiedError, NodeDiedError, WorkerCrashedError
+
+from cluster.errors import NoSpaceLeft, ObjectCorrupt, StoreRefused, StoreUnavailable
+from cluster.transient import is_transient
+from pipeline.retry import MAX_WAIT_S, ExecutionConfig, wait_before_retry_s
+
+CURABLE = [
+    StoreUnavailable("s3://b", "slow down"),
+    ConnectionResetError("peer"),
+    TimeoutError("no answer"),
+    WorkerCrashedError(),
+    NodeDiedError("node"),
+    ActorDiedError(),
+]
+FINAL = [
+    ValueError("bad setting"),
+    StoreRefused("s3://b", "no such bucket"),
+    NoSpaceLeft("/disk", "full"),
+    ObjectCorrupt("s3://b/k", "other bytes"),
+    FileNotFoundError("raw frame"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", CURABLE, ids=lambda e: type(e).__name__)
+def test_what_time_can_cure_is_tried_again(error):
+    assert is_transient(error)
+    assert wait_before_retry_s(error, 1, ExecutionConfig()) is not None
+
+
+@pytest.mark.parametrize("error", FINAL, ids=lambda e: type(e).__name__)
+def test_what_time_cannot_cure_is_not(error):
+    assert not is_transient(error)
+    assert wait_before_retry_s(error, 1, ExecutionConfig()) is None
+
+
+def test_waits_double_and_have_a_bound_and_an_end():
+    config = ExecutionConfig(max_retries=20, retry_wait_s=5.0)
+    waits = [wait_before_retry_s(CURABLE[0], n, config, jitter=0.5) for n in range(1, 10)]
+    assert waits[:4] == [5.0, 10.0, 20.0, 40.0]
+    assert waits[-1] == MAX_WAIT_S
+    assert wait_before_retry_s(CURABLE[0], 21, config) is None
+    assert wait_before_retry_s(CURABLE[0], 1, ExecutionConfig(max_retries=0)) is None
+
+
+def test_drivers_that_failed_together_come_back_apart():
+    config = ExecutionConfig(retry_wait_s=8.0)
+    first = wait_before_retry_s(CURABLE[0], 1, config, jitter=0.0)
+    last = wait_before_retry_s(CURABLE[0], 1, config, jitter=1.0)
+    assert (first, last) == (6.0, 10.0)
+    drawn = {wait_before_retry_s(CURABLE[0], 1, config) for _ in range(20)}
+    assert len(drawn) > 1
+    assert all(first <= wait_s <= last for wait_s in drawn if wait_s is not None)
+
+
+def test_the_limit_that_fits_best_counts():
+    config = ExecutionConfig(time_limits_s={"*": 9, "train": 5, "train.nyu": 1, "*.kitti": 7})
+    limits = [config.time_limit_s(n) for n in ("train.nyu", "train.sun", "shard.kitti", "report")]
+    assert limits == [1, 5, 7, 9]
+    assert ExecutionConfig().time_limit_s("train.nyu") is None
+
+
+def test_a_limit_of_nothing_is_refused():
+    with pytest.raises(ValidationError, match="the limit of train is 0 s"):
+        ExecutionConfig(time_limits_s={"train": 0})
