@@ -80,6 +80,7 @@ class TrainSettings:
     flip_probability: float = 0.5
     channel_swap_probability: float = 0.25
     ema_decay: float | None = None
+    freeze_encoder_norm: bool = False
     masked: bool = False
 
 
@@ -153,6 +154,10 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = s.learning_rate * factor * group["factor"]
         self.forward.train()
+        if s.freeze_encoder_norm:  # ImageNet's statistics, not those of a few frames
+            for layer in self.network.encoder.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.eval()
         terms = self.loss(self.forward(image), target, valid if s.masked else None)
         self.optimiser.zero_grad(set_to_none=True)
         terms.total.backward()

@@ -37,9 +37,15 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and execute; return the exit code (``pipeline.errors`` has them)."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+    received: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        signal.signal(signal.SIGHUP, stop)
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         module = importlib.import_module(VERBS[options.verb][0])
@@ -54,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except SystemExit:
+        if received:  # Ray's waiting puts its own code in the place of ours
+            return 128 + received[0]
+        raise
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")
         return 130

@@ -173,6 +173,7 @@ def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) 
         flip_probability=recipe.augment.flip_probability,
         channel_swap_probability=recipe.augment.channel_swap_probability,
         ema_decay=recipe.ema_decay,
+        freeze_encoder_norm=recipe.freeze_encoder_norm,
         masked=not job.shards.dense,
     )
     loss = DepthLoss(
