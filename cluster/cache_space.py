@@ -174,7 +174,7 @@ def _drop(path: Path) -> None:
 
 def _clear_if_dead(path: Path) -> bool:
     """Remove an object on its way that no living process brings."""
-    with path.open("rb") as part:
+    with FileIO(os.fspath(path)) as part:
         try:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -239,7 +239,7 @@ class S3Store(ObjectStore):
                         return reply
                     except self._client.exceptions.NoSuchUpload:
                         # Done, and the reply to it got lost.
-                        if method == "complete_multipart_upload" and self._has(ref):
+                        if method == "complete_multipart_upload" and self.has(ref):
                             return {}
                         raise
 
@@ -268,10 +268,6 @@ class S3Store(ObjectStore):
             with suppress(Exception):
                 self._client.abort_multipart_upload(**target)
             raise
-
-    def _has(self, ref: ObjectRef) -> bool:
-        known = self.stat(ref.key)
-        return known is not None and known.sha256 == ref.sha256
 
     def _read(self, key: str, consume: Callable[[Any], T]) -> T:
         """Ask for an object and consume its body, again if the body breaks off or is damaged."""

@@ -192,6 +192,14 @@ class ObjectStore(ABC):
             sha256 = info.sha256 or self._read_sha256(ref.key)
         self.compare(ref, info.size_bytes, sha256)
 
+    def has(self, ref: ObjectRef) -> bool:
+        """Say whether an object is there with these very bytes, as ``verify`` finds out."""
+        try:
+            self.verify(ref)
+        except (ObjectMissing, ObjectCorrupt):
+            return False
+        return True
+
     def compare(self, ref: ObjectRef, size_bytes: int, sha256: str | None) -> None:
         """Compare what was found with a reference; the size first, it says more.
 
