@@ -4,6 +4,7 @@ A rank reads its own samples and no others. Loader processes decode them into sh
 pictures stay uint8 and depth uint16 until they are on the device.
 """
 
+import pickle
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -218,6 +219,8 @@ class BatchLoader:
             multiprocessing_context=self.start_method,
         )
         for message in loader:
+            if message.error is not None:
+                raise message.error
             yield message.open(slots, self.source.input_size_px)
 
 
@@ -246,7 +249,7 @@ def read_encoded(
 
 @dataclass(frozen=True)
 class _Message:
-    """What a loader process sends: a slot's number and what is not in its memory."""
+    """What a loader process sends: a slot's number and what is not in its memory; or its error."""
 
     slot: int | None
     batch: PackedBatch | None
@@ -255,6 +258,7 @@ class _Message:
     sample_seeds: tuple[int, ...] = ()
     is_native: bool = True
     has_holes: bool = True
+    error: Exception | None = None
 
     def open(self, slots: BatchSlots, input_size_px: tuple[int, int]) -> PackedBatch:
         """Return the batch, seen in the slot."""
@@ -280,6 +284,15 @@ class _InProcess(IterableDataset[_Message]):
         self.slots = slots
 
     def __iter__(self) -> Iterator[_Message]:
+        try:
+            yield from self._messages()
+        except Exception as error:
+            # Torch would put the traceback into the message, and lose the type of many.
+            if not _survives_pickling(error):
+                raise
+            yield _Message(None, None, error=error)
+
+    def _messages(self) -> Iterator[_Message]:
         worker = get_worker_info()
         assert worker is not None, "the loader runs this in its processes only"
         for plan, reader in _planned(self.source, worker.id, worker.num_workers):
@@ -317,6 +330,13 @@ def _planned(
             yield waiting.popleft(), reader
     finally:
         reader.close()
+
+
+def _survives_pickling(error: Exception) -> bool:
+    try:
+        return type(pickle.loads(pickle.dumps(error))) is type(error)
+    except Exception:  # whatever a foreign class's own pickling raises
+        return False
 
 
 def _fresh(source: BatchSource) -> UInt8[Tensor, " n"]:

@@ -9,10 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import ray
-from PIL import Image
 
 from cluster.local_store import LocalStore
 from cluster.monitor import MonitorHandle
@@ -23,32 +21,10 @@ from densedepth.errors import DataError, EmptySplitError, MissingDataError
 from stages import shard
 from stages.shard import ShardConfig, cpus_per_task, run, sources
 from stages.shard_jobs import write_jobs
+from tests.stages.raw_frames import write_pair
 from tests.stages.report_artifacts import Recorder
 
 PROJECT = Path(__file__).resolve().parents[2]
-
-
-def write_pair(root: Path, folder: str, number: int, depth_size=(24, 32)) -> str:
-    """Write a colour and a depth picture in DenseDepth's layout; return the list's line."""
-    rng = np.random.default_rng(number)
-    place = root / "data" / folder / "room_0001_out"
-    place.mkdir(parents=True, exist_ok=True)
-    colour = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
-    depth = rng.integers(20, 250, depth_size, dtype=np.uint8)
-    Image.fromarray(colour).save(place / f"{number}.jpg", quality=95)
-    Image.fromarray(depth).save(place / f"{number}.png")
-    base = f"data/{folder}/room_0001_out/{number}"
-    return f"{base}.jpg,{base}.png\n"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    root = tmp_path / "raw"
-    train = "".join(write_pair(root, "nyu2_train", n) for n in range(1, 9))
-    test = "".join(write_pair(root, "nyu2_test", n) for n in range(1, 3))
-    (root / "data/nyu2_train.csv").write_text(train)
-    (root / "data/nyu2_test.csv").write_text(test)
-    return root
 
 
 def config(root: Path, **changes) -> ShardConfig:

@@ -20,7 +20,7 @@ from densedepth.sample import Frame
 from stages import shard_writer
 from stages.shard_writer import ShardResult, ShardWriter, fill_holes
 from stages.stored_shards import StoredShards
-from tests.stages.test_shard import root, write_pair  # noqa: F401 - root is a fixture
+from tests.stages.raw_frames import write_pair
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class NotedStore(LocalStore):
 
 
 @pytest.fixture
-def reader(root: Path) -> Counting:  # noqa: F811
+def reader(root: Path) -> Counting:
     return Counting(make_reader("nyu_densedepth", str(root)))
 
 
