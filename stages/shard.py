@@ -13,12 +13,13 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.resources import cluster_resources, this_node
 from cluster.services import Services
+from cluster.storage import ObjectStore
 from densedepth.errors import DataError, EmptySplitError
 from stages.artifacts import ShardSet, ShardSplit, SkippedFrame
 from stages.manifest import make_manifest, publish_manifest
 from stages.recipe import Settings, one_of
 from stages.shard_jobs import SPLITS, JobList, selected, write_jobs
-from stages.shard_writer import ShardResult, ShardWriter
+from stages.shard_writer import RawData, ShardResult, ShardWriter
 
 if TYPE_CHECKING:
     from densedepth.sample import Frame, Reader
@@ -252,6 +253,16 @@ def sources(config: ShardConfig) -> dict[str, str]:
                 except OSError:
                     marks[str(path)] = "missing"
     return marks
+
+
+def raw_data(config: ShardConfig, store: ObjectStore) -> RawData:
+    """Return what a data set's shards were made from, to make some of them anew.
+
+    Raises:
+        DataError: an option of the reader does not exist.
+    """
+    writer = ShardWriter(store, _reader(config), config.fill, config.max_depth_m)
+    return RawData(writer, config.samples_per_shard, config.max_frames)
 
 
 def _reader(config: ShardConfig) -> Reader:

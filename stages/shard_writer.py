@@ -182,6 +182,21 @@ class ShardWriter:
         return sample
 
 
+@dataclass(frozen=True)
+class RawData:
+    """Where shards are made from.
+
+    Attributes:
+        writer: reader and settings, as they were.
+        samples_per_shard: as it was.
+        max_frames: as it was.
+    """
+
+    writer: ShardWriter
+    samples_per_shard: int
+    max_frames: int | None
+
+
 def entry_of(digest: str, size_bytes: int, index: Any) -> ShardEntry:
     """Name a tar and its index by the tar's digest."""
     key = f"shards/{digest[:2]}/{digest}.tar"
