@@ -174,11 +174,14 @@ def _check_tar(
         detail = f"{size_bytes} of {ref.size_bytes} bytes"
         if index is not None:
             starts = {e.offset for e in index.entries}
-            where = "between two samples" if size_bytes in starts else "not between two samples"
+            where = "between two samples" if size_bytes in starts else "within a sample"
+            where = where if bad else "after its last sample"
             detail += f", cut {where}; {len(bad)} of {len(index)} samples are gone"
         return Damage(name, "shard", "truncated", ref, detail, bad)
     if not is_whole:
-        detail = f"its bytes changed ({size_bytes} bytes, {ref.size_bytes} expected)"
+        detail = "its bytes changed"
+        if size_bytes != ref.size_bytes:
+            detail += f" and are {size_bytes} instead of {ref.size_bytes}"
         if index is not None:
             detail += f"; {len(bad)} of {len(index)} samples cannot be read"
         return Damage(name, "shard", "damaged", ref, detail, bad)

@@ -77,11 +77,13 @@ def contact_sheet(
     count = min(num_samples, part.num_samples)
     chosen = [(2 * i + 1) * part.num_samples // (2 * count) for i in range(count)]
     source = stored_shards(store, part, scratch)
-    tiles = []
+    samples = []
     for number, place in _places(part.num_samples_per_shard, chosen):
         opened = source.open_shard(number)
         with opened.file:
-            tiles.append(_tile(decode(opened.read(place)), shards.min_depth_m, shards.max_depth_m))
+            samples.append(decode(opened.read(place)))
+    min_m, max_m = _range_of(samples)
+    tiles = [_tile(sample, min_m, max_m) for sample in samples]
     width = 2 * _TILE_PX + 3 * _GAP_PX
     rows = [tiles[i : i + _NUM_COLUMNS] for i in range(0, len(tiles), _NUM_COLUMNS)]
     heights = [max(tile.height for tile, _ in row) + _LINE_PX + _GAP_PX for row in rows]
@@ -89,7 +91,7 @@ def contact_sheet(
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=_TEXT_PX)
     title = (
         f"{shards.dataset} {split}: {count} of {part.num_samples} samples; depth from "
-        f"{shards.min_depth_m:g} m (bright) to {shards.max_depth_m:g} m (dark)"
+        f"{min_m:.2g} m (bright) to {max_m:.3g} m (dark)"
     )
     draw.text((_GAP_PX, 3), title, _INK, font)
     y = _LINE_PX + _GAP_PX
@@ -189,6 +191,17 @@ def _places(counts: tuple[int, ...], positions: list[int]) -> Iterator[tuple[int
             first += counts[shard]
             shard += 1
         yield shard, position - first
+
+
+def _range_of(samples: list[Sample]) -> tuple[float, float]:
+    """Take the range that nearly all measured depths of some samples are in, metres."""
+    import numpy as np
+
+    measured = np.concatenate([s.depth_m[s.depth_m > 0] for s in samples])
+    if not measured.size:
+        return 1.0, 10.0
+    low, high = (float(x) for x in np.percentile(measured, (1, 99)))
+    return low, max(high, low * 1.1)
 
 
 def _tile(sample: Sample, min_m: float, max_m: float) -> tuple[Any, str]:

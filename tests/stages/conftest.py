@@ -12,16 +12,11 @@ from tests.cluster.conftest import (
     seaweedfs,
     store,
 )
-from tests.stages.raw_frames import write_pair
+from tests.stages.raw_frames import write_data_set
 
 __all__ = ["local_store", "proxy", "s3_environment", "s3_store", "seaweedfs", "store"]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    root = tmp_path / "raw"
-    train = "".join(write_pair(root, "nyu2_train", n) for n in range(1, 9))
-    test = "".join(write_pair(root, "nyu2_test", n) for n in range(1, 3))
-    (root / "data/nyu2_train.csv").write_text(train)
-    (root / "data/nyu2_test.csv").write_text(test)
-    return root
+    return write_data_set(tmp_path / "raw")
