@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from densedepth.augment import augment_batch
-from densedepth.data.loader import Batch
+from densedepth.data.batch import Batch, PackedBatch
 from densedepth.depth_range import DepthRange
 from densedepth.losses import DepthLoss
 from densedepth.metric_table import MetricTable
@@ -134,10 +134,10 @@ class Learner:
         """The network to validate and keep: the moving average where there is one."""
         return self.ema if self.ema is not None else self.network
 
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+    def train_step(self, packed: Batch | PackedBatch) -> dict[str, Tensor]:
         """Do one optimiser step and return the loss and its terms, still on the device."""
         s = self.settings
-        batch = batch.to(self.device)
+        batch = packed.to(self.device)
         image, depth_m, valid = augment_batch(
             batch.image,
             batch.depth_m,
@@ -185,7 +185,7 @@ class Learner:
             ours[name].copy_(theirs[name])
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+    def validate(self, batches: Iterable[Batch | PackedBatch]) -> dict[str, float]:
         """Compute loss and metrics over a split at the network's output size, all ranks together.
 
         Returns:
@@ -198,8 +198,8 @@ class Learner:
             for buffer in network.buffers():
                 dist.broadcast(buffer, src=0)
         table, loss_sum, count = MetricTable("validation"), 0.0, 0
-        for batch in batches:
-            batch = batch.to(self.device)
+        for packed in batches:
+            batch = packed.to(self.device)
             image = (batch.image.float() / 255).contiguous(memory_format=torch.channels_last)
             predicted = network(image)
             target = self.depth_range.to_target(batch.depth_m)
@@ -246,8 +246,8 @@ def fit(
     learner: Learner,
     *,
     epochs: int,
-    train: Callable[[int], Iterable[Batch]],
-    validation: Callable[[], Iterable[Batch]],
+    train: Callable[[int], Iterable[Batch | PackedBatch]],
+    validation: Callable[[], Iterable[Batch | PackedBatch]],
     on_step: Callable[[StepRecord], None],
     on_epoch: Callable[[EpochResult], None],
 ) -> None:

@@ -29,6 +29,7 @@ VERBS = {
     "graph": ("pipeline.graph", "the stages and what flows between them"),
     "gc": ("pipeline.sweep", "objects of the store that nothing refers to"),
     "verify": ("pipeline.verify", "read every artifact again and compare the digests"),
+    "shards": ("pipeline.shards", "look after stored data: info, verify, repair, preview, export"),
     "doctor": ("pipeline.doctor", "check this machine, the cluster, the store, MLflow, the data"),
     "completion": ("pipeline.completion", "print the shell's code for completing these commands"),
 }
@@ -47,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
         signal.signal(signal.SIGHUP, stop)
     try:
-        options = parse(sys.argv[1:] if arguments is None else arguments)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        if words[:1] == ["shards"]:  # has verbs and options of its own
+            return int(importlib.import_module("pipeline.shards").main(words[1:]))
+        options = parse(words)
         module = importlib.import_module(VERBS[options.verb][0])
         verb: Callable[[argparse.Namespace], int] = getattr(module, f"{options.verb}_verb")
         return verb(options)
@@ -246,6 +250,10 @@ def _verify_arguments(parser: Any) -> None:
     _run(parser, "?", what="RUN or RUN@ATTEMPT; default: everything that is recorded")
     _store(parser)
     _json(parser)
+
+
+def _shards_arguments(parser: Any) -> None:
+    parser.add_argument("words", nargs="*", help="see `python -m pipeline shards --help`")
 
 
 def _doctor_arguments(parser: Any) -> None:

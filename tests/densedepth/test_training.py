@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from densedepth.data.loader import Batch
+from densedepth.data.batch import Batch
 from densedepth.depth_range import DepthRange
 from densedepth.losses import DepthLoss
 from densedepth.model import DenseDepth

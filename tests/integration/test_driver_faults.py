@@ -137,10 +137,14 @@ def test_a_run_that_is_killed_then_stopped_ends_as_if_nothing_had_happened(
 
 def test_a_stage_beyond_its_time_limit_is_stopped_and_its_cpus_are_free_again(tmp_path: Path):
     outputs = outputs_with_mini(tmp_path / "outputs")
+    settings = (
+        'execution.time_limits_s={"train.nyu" = 25}',
+        "train.nyu.recipe.epochs=4000",
+        "ablate.nyu.recipe.epochs=1",
+        "session.num_cpus=2",
+    )
     words = ["run", str(outputs / "mini.toml"), "--to", "train,ablate", "--keep-going"]
-    limits = 'execution.time_limits_s={"train.nyu" = 25}'
-    driver = start(outputs, *words, "--set", limits, "--set", "train.nyu.recipe.epochs=4000",
-                   "--set", "ablate.nyu.recipe.epochs=1", "--set", "session.num_cpus=2")  # fmt: skip
+    driver = start(outputs, *words, *settings)
     output, _ = driver.communicate(timeout=500)
     assert driver.returncode == 6, output
     assert "it took longer than its limit of 25 s" in output
