@@ -16,6 +16,7 @@ from densedepth.data.encode import encode_image_png
 from densedepth.data.formats import make_reader
 from densedepth.protocols import get_protocol
 from densedepth.sample import EncodedSample, Frame, Listing, Split
+from pipeline.cli import parse
 from pipeline.config import PipelineConfig, load_config
 from pipeline.errors import ConfigMistakes
 from pipeline.fingerprint import Fingerprint
@@ -75,12 +76,20 @@ def code_blocks(text: str, language: str) -> list[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """Yield the arguments of every ``python -m pipeline.run`` in a page's shell blocks."""
+    """Yield preset and overrides of every command of the pipeline in a page's shell blocks.
+
+    Options are parsed on the way: one that does not exist ends the test.
+    """
     for block in code_blocks(text, "bash"):
         for line in re.sub(r"\\\n", " ", block).splitlines():
             words = shlex.split(line, comments=True)
-            if "pipeline.run" in words:
-                yield [w for w in words[words.index("pipeline.run") + 1 :] if w != "--plan"]
+            for module, verb in (("pipeline.run", ["run"]), ("pipeline", [])):
+                if module not in words or "shards" in words:
+                    continue
+                rest = [w for w in words[words.index(module) + 1 :] if w != "--plan"]
+                options = parse([*verb, *rest])
+                if hasattr(options, "preset"):
+                    yield [options.preset, *options.overrides]
 
 
 def write_readmes_presets(folder: Path) -> list[str]:
