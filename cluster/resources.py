@@ -11,6 +11,7 @@ class Resources:
     Attributes:
         num_cpus: logical CPUs.
         num_gpus: GPUs.
+        cpus_of_smallest: CPUs of the smallest node that has any: what fits it, fits every node.
         is_one_machine: whether nothing can join: one node, and it has CPUs. The head of a cluster
             that grows has none of its own to give (``ray_cluster.yaml``).
     """
@@ -18,6 +19,7 @@ class Resources:
     num_cpus: float
     num_gpus: int
     is_one_machine: bool
+    cpus_of_smallest: float = 0.0
 
 
 def cluster_resources() -> Resources:
@@ -26,8 +28,11 @@ def cluster_resources() -> Resources:
 
     table = ray.cluster_resources()
     num_cpus = float(table.get("CPU", 0))
-    is_one_machine = len(ray.nodes()) == 1 and num_cpus > 0
-    return Resources(num_cpus, int(table.get("GPU", 0)), is_one_machine)
+    nodes = ray.nodes()
+    is_one_machine = len(nodes) == 1 and num_cpus > 0
+    per_node = [float(n["Resources"].get("CPU", 0)) for n in nodes if n.get("Resources")]
+    smallest = min((cpus for cpus in per_node if cpus > 0), default=0.0)
+    return Resources(num_cpus, int(table.get("GPU", 0)), is_one_machine, smallest)
 
 
 def this_node() -> tuple[Any, float]:

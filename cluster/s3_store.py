@@ -3,23 +3,19 @@
 Every byte is checked on both ways: the client sends the sha256 of each request's body, and the
 server refuses others; what comes back is compared with the server's checksum and the reference.
 Objects above 64 MiB go in parts, which become visible as a whole or not at all. botocore retries
-requests with backoff; a body that breaks off is asked for again here.
+requests with backoff; :mod:`cluster.s3_transfer` goes on where data is at stake.
 
-boto3 is imported at the first call. A process has one client, made after a fork anew.
+boto3 is imported at the first call.
 """
 
 import base64
-import functools
 import hashlib
-import os
-import random
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from cluster.download import download_once
 from cluster.errors import (
@@ -29,14 +25,15 @@ from cluster.errors import (
     StoreUnavailable,
     StoreUnwritable,
 )
+from cluster.s3_client import s3_client
 from cluster.s3_errors import s3_errors, status_of
+from cluster.s3_transfer import patiently, read_into, sleep_about
 from cluster.storage import ObjectInfo, ObjectRef, ObjectStore, checked_key
 
 _PART_BYTES = 64 << 20
 _MAX_PARTS = 10_000
 _CHUNK_BYTES = 1 << 20
 _PAUSES_S = (0.3, 1.0, 3.0)  # before a broken body is asked for again; one attempt more than pauses
-_CLIENT_LOCKS: dict[int, threading.Lock] = {}
 
 T = TypeVar("T")
 
@@ -61,8 +58,7 @@ class S3Store(ObjectStore):
     def put_bytes(self, key: str, data: bytes) -> ObjectRef:
         """Write an object, in the place of the one that may be there."""
         ref = _ref_of(key, data)
-        with s3_errors(self.url_of(key), writing=True):
-            self._put(ref, data)
+        patiently(lambda: self._put_whole(ref, data))
         return ref
 
     def put_file(self, key: str, path: Path) -> ObjectRef:
@@ -70,12 +66,10 @@ class S3Store(ObjectStore):
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             ref = ObjectRef(key=key, size_bytes=file.tell(), sha256=sha256)
-            file.seek(0)
-            with s3_errors(self.url_of(key), writing=True):
-                if ref.size_bytes <= _PART_BYTES:
-                    self._put(ref, file)
-                else:
-                    self._put_in_parts(ref, file)
+            if ref.size_bytes <= _PART_BYTES:
+                patiently(lambda: self._put_file_whole(ref, file))
+            else:
+                self._put_in_parts(ref, file)
         return ref
 
     def put_bytes_if_absent(self, key: str, data: bytes) -> bool:
@@ -100,15 +94,37 @@ class S3Store(ObjectStore):
 
     def fetch(self, ref: ObjectRef, folder: Path) -> Path:
         """Download an object once to ``folder/<sha256>``."""
+        return download_once(ref, folder, lambda file: self.download(ref, file))
 
-        def write_to(file: BinaryIO) -> None:
-            def write(body: Any) -> tuple[int, str]:
-                file.truncate(0)  # what an earlier attempt has left
-                return _copy(body, file.write)
+    def own_file(self, key: str) -> None:
+        """There is none: the store is on other machines."""
+        checked_key(key)
 
-            self._compare(ref, *self._read(ref.key, write))
+    def download(self, ref: ObjectRef, file: FileIO) -> None:
+        """Write an object's bytes to a file; large ones by several requests at once."""
 
-        return download_once(ref, folder, write_to)
+        def ask(wanted: str | None) -> dict[str, Any]:
+            more = {} if wanted is None else {"Range": wanted}
+            reply: dict[str, Any] = self._client.get_object(
+                Bucket=self.bucket, Key=self._name(ref.key), **more
+            )
+            return reply
+
+        pauses_s = iter(_PAUSES_S)
+        while True:
+            try:
+                read_into(file.fileno(), ref.size_bytes, self.url_of(ref.key), ask)
+                file.truncate(ref.size_bytes)
+                file.seek(0)
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                self.compare(ref, ref.size_bytes, sha256)
+                return
+            except ObjectCorrupt:
+                self.verify(ref)  # raises where the object is so, not just what came of it
+                pause_s = next(pauses_s, None)
+                if pause_s is None:
+                    raise
+            sleep_about(pause_s)
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Ask for length and checksum of an object."""
@@ -147,16 +163,30 @@ class S3Store(ObjectStore):
     @property
     def _client(self) -> Any:
         # A process-wide client and not an attribute: stores are pickled into every Ray task.
-        environment = sorted(pair for pair in os.environ.items() if pair[0].startswith("AWS_"))
-        process_id = os.getpid()
-        # A lock per process: a child does not inherit one that another thread holds.
-        with _CLIENT_LOCKS.setdefault(process_id, threading.Lock()):
-            return _client(process_id, hash(tuple(environment)))
+        return s3_client()
 
     def _name(self, key: str) -> str:
         return f"{self.prefix}/{checked_key(key)}" if self.prefix else checked_key(key)
 
-    def _put(self, ref: ObjectRef, body: bytes | BinaryIO, **condition: str) -> None:
+    def _put_whole(self, ref: ObjectRef, body: bytes | BufferedReader) -> None:
+        with s3_errors(self.url_of(ref.key), writing=True):
+            self._put(ref, body)
+
+    def _put_file_whole(self, ref: ObjectRef, file: BufferedReader) -> None:
+        file.seek(0)
+        try:
+            self._put_whole(ref, file)
+        except StoreUnavailable:
+            file.seek(0)
+            if hashlib.file_digest(file, "sha256").hexdigest() != ref.sha256:
+                raise self._changed(ref) from None
+            raise
+
+    def _changed(self, ref: ObjectRef) -> StorageError:
+        reason = "the file changed while it was uploaded"
+        return StorageError(self.url_of(ref.key), reason, "Write the file, then upload it")
+
+    def _put(self, ref: ObjectRef, body: bytes | BufferedReader, **condition: str) -> None:
         self._client.put_object(
             Bucket=self.bucket,
             Key=self._name(ref.key),
@@ -189,7 +219,7 @@ class S3Store(ObjectStore):
                     pause_s = next(pauses_s, None) if status == 409 else None
                     if pause_s is None:
                         raise
-            _sleep_about(pause_s)  # two conditional puts met: AWS asks to come again
+            sleep_about(pause_s)  # two conditional puts met: AWS asks to come again
 
     def _holds(self, key: str, data: bytes) -> bool:
         try:
@@ -197,30 +227,43 @@ class S3Store(ObjectStore):
         except ObjectMissing:
             return False
 
-    def _put_in_parts(self, ref: ObjectRef, file: BinaryIO) -> None:
+    def _put_in_parts(self, ref: ObjectRef, file: BufferedReader) -> None:
         part_bytes = max(_PART_BYTES, -(-ref.size_bytes // _MAX_PARTS))
         target = {"Bucket": self.bucket, "Key": self._name(ref.key)}
+
+        def ask(method: str, **arguments: Any) -> dict[str, Any]:
+            def call() -> dict[str, Any]:
+                with s3_errors(self.url_of(ref.key), writing=True):
+                    try:
+                        reply: dict[str, Any] = getattr(self._client, method)(**target, **arguments)
+                        return reply
+                    except self._client.exceptions.NoSuchUpload:
+                        # Done, and the reply to it got lost.
+                        if method == "complete_multipart_upload" and self.has(ref):
+                            return {}
+                        raise
+
+            return patiently(call)
+
         # S3 keeps no sha256 of an object in parts, only one per part: ours goes along.
-        upload = self._client.create_multipart_upload(
-            **target, ChecksumAlgorithm="SHA256", Metadata={"sha256": ref.sha256}
+        begun = ask(
+            "create_multipart_upload", ChecksumAlgorithm="SHA256", Metadata={"sha256": ref.sha256}
         )
-        target["UploadId"] = upload["UploadId"]
+        target["UploadId"] = begun["UploadId"]
         digest = hashlib.sha256()
         parts: list[dict[str, Any]] = []
+        file.seek(0)
         try:
             while data := file.read(part_bytes):
                 digest.update(data)
                 checksum = _base64_of(hashlib.sha256(data).hexdigest())
                 number = len(parts) + 1
-                reply = self._client.upload_part(
-                    **target, PartNumber=number, Body=data, ChecksumSHA256=checksum
-                )
+                reply = ask("upload_part", PartNumber=number, Body=data, ChecksumSHA256=checksum)
                 part = {"PartNumber": number, "ETag": reply["ETag"], "ChecksumSHA256": checksum}
                 parts.append(part)
             if digest.hexdigest() != ref.sha256:
-                reason = "the file changed while it was uploaded"
-                raise StorageError(self.url_of(ref.key), reason, "Write the file, then upload it")
-            self._client.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
+                raise self._changed(ref)
+            ask("complete_multipart_upload", MultipartUpload={"Parts": parts})
         except BaseException:
             with suppress(Exception):
                 self._client.abort_multipart_upload(**target)
@@ -230,35 +273,16 @@ class S3Store(ObjectStore):
         """Ask for an object and consume its body, again if the body breaks off or is damaged."""
         url, pauses_s = self.url_of(key), iter(_PAUSES_S)
         while True:
-            with s3_errors(url, writing=False):
-                body = self._client.get_object(Bucket=self.bucket, Key=self._name(key))["Body"]
             try:
-                with s3_errors(url, writing=False), closing(body):
-                    return consume(body)
+                with s3_errors(url, writing=False):
+                    reply = self._client.get_object(Bucket=self.bucket, Key=self._name(key))
+                    with closing(reply["Body"]) as body:
+                        return consume(body)
             except (StoreUnavailable, ObjectCorrupt):
                 pause_s = next(pauses_s, None)
                 if pause_s is None:
                     raise
-            _sleep_about(pause_s)
-
-
-@functools.lru_cache(maxsize=8)
-def _client(process_id: int, environment_hash: int) -> Any:
-    """Make this process's client for this environment."""
-    import boto3
-    from botocore.config import Config
-
-    own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    config = Config(
-        retries={"mode": "standard"},
-        connect_timeout=5,
-        read_timeout=60,
-        max_pool_connections=32,
-        tcp_keepalive=True,
-        # Servers of one's own seldom have a host name per bucket; pyarrow does the same.
-        s3={"addressing_style": "path"} if own_endpoint else None,
-    )
-    return boto3.session.Session().client("s3", config=config)
+            sleep_about(pause_s)
 
 
 def _ref_of(key: str, data: bytes) -> ObjectRef:
@@ -287,7 +311,3 @@ def _copy(body: Any, write: Callable[[bytes], object]) -> tuple[int, str]:
         digest.update(chunk)
         size_bytes += len(chunk)
     return size_bytes, digest.hexdigest()
-
-
-def _sleep_about(pause_s: float) -> None:
-    time.sleep(pause_s * random.uniform(0.5, 1.0))

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,7 +113,6 @@ def open_session(
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
     import ray
 
-    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     address = cluster_address(config)
     environment: dict[str, Any] = {
         "env_vars": {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
@@ -119,7 +120,19 @@ def open_session(
     if ray.is_initialized():
         yield Session(tracking, artifact_root)
         return
-    if inside_job or address:
+    with _own_signals():
+        _connect(config, address, environment)
+    try:
+        yield Session(tracking, artifact_root)
+    finally:
+        ray.shutdown()
+
+
+def _connect(config: SessionConfig, address: str | None, environment: dict[str, Any]) -> None:
+    import ray
+
+    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    if address:
         if not inside_job:
             environment |= {"working_dir": str(PROJECT_ROOT), "excludes": EXCLUDES}
         ray.init(
@@ -141,10 +154,22 @@ def open_session(
             log_to_driver=False,
             logging_level="error",
         )
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM: Ray puts one in its place that kills its processes.
+
+    The monitor among them, before it could mark the runs as KILLED, and it exits with 1.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        yield Session(tracking, artifact_root)
+        yield
     finally:
-        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start_here(attempts: int = 3, **arguments: Any) -> None:

@@ -9,6 +9,7 @@ import re
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
@@ -126,6 +127,30 @@ class ObjectStore(ABC):
         """
 
     @abstractmethod
+    def own_file(self, key: str) -> Path | None:
+        """Say which file of this machine is the object; None where the store is elsewhere.
+
+        The file may not be there, is not checked, and must not be changed.
+        """
+
+    @abstractmethod
+    def download(self, ref: ObjectRef, file: FileIO) -> None:
+        """Write an object's bytes to a file, from its beginning, and check size and sha256.
+
+        Patient where the store is elsewhere: what breaks off is asked for again for a minute.
+
+        Args:
+            ref: The object.
+            file: Open for reading and writing, unbuffered, not for appending. After an error it
+                holds anything.
+
+        Raises:
+            ObjectMissing: No object has this key.
+            ObjectCorrupt: The bytes are others.
+            OSError: The file cannot be written.
+        """
+
+    @abstractmethod
     def stat(self, key: str) -> ObjectInfo | None:
         """Say what the store knows about an object without reading it; None if it is not there."""
 
@@ -165,9 +190,22 @@ class ObjectStore(ABC):
         sha256 = None
         if info.size_bytes == ref.size_bytes:
             sha256 = info.sha256 or self._read_sha256(ref.key)
-        self._compare(ref, info.size_bytes, sha256)
+        self.compare(ref, info.size_bytes, sha256)
 
-    def _compare(self, ref: ObjectRef, size_bytes: int, sha256: str | None) -> None:
+    def has(self, ref: ObjectRef) -> bool:
+        """Say whether an object is there with these very bytes, as ``verify`` finds out."""
+        try:
+            self.verify(ref)
+        except (ObjectMissing, ObjectCorrupt):
+            return False
+        return True
+
+    def compare(self, ref: ObjectRef, size_bytes: int, sha256: str | None) -> None:
+        """Compare what was found with a reference; the size first, it says more.
+
+        Raises:
+            ObjectCorrupt: Size or digest are others.
+        """
         if size_bytes != ref.size_bytes:
             reason = f"it has {size_bytes} bytes instead of {ref.size_bytes}"
             raise ObjectCorrupt(self.url_of(ref.key), reason)

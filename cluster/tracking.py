@@ -197,7 +197,9 @@ class Tracker:
         now_ms = int(time.time() * 1000)
         known = self._client.get_run(run_id).data.metrics
         values = {
-            name: float(v) for name, v in figures.items() if math.isfinite(v) and known.get(name) != v
+            name: float(v)
+            for name, v in figures.items()
+            if math.isfinite(v) and known.get(name) != v
         }
         metrics = [Metric(name, value, now_ms, 0) for name, value in values.items()]
         self._client.log_batch(run_id, metrics=metrics[:_MAX_BATCH])

@@ -4,6 +4,7 @@
 decode -> ``Sample`` (arrays).
 """
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,14 +28,21 @@ TruthKind = Literal[
 scans), or the frame's own scan projected, its depth along the camera's or the velodyne's axis."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+MAX_KEY_LENGTH = 80
+"""A tar's header has 100 bytes for a name, extension included."""
 
 
 def safe_key(text: str) -> str:
     """Make a key that every WebDataset reader keeps whole: letters, digits, ``_`` and ``-``.
 
-    WebDataset cuts a member's name at its first dot, and raw NYU names have dots.
+    WebDataset cuts a member's name at its first dot, and raw NYU names have dots. What is longer
+    than ``MAX_KEY_LENGTH`` ends in a digest of the whole.
     """
-    return _UNSAFE.sub("-", text).strip("-")
+    key = _UNSAFE.sub("-", text).strip("-")
+    if len(key) <= MAX_KEY_LENGTH:
+        return key
+    digest = hashlib.sha256(text.encode()).hexdigest()[:20]
+    return f"{key[: MAX_KEY_LENGTH - 21]}-{digest}"
 
 
 @dataclass(frozen=True)
@@ -57,22 +65,46 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class EncodedDepth:
+    """A depth map packed without loss; ``densedepth.data.depth_codec`` packs and unpacks.
+
+    Attributes:
+        data: a pco file of the steps, row after row; 0 = no measurement.
+        size_px: height and width.
+        bits: per pixel: 8 or 16.
+        crc32: of ``data``.
+        num_measured: pixels that are not 0.
+    """
+
+    data: bytes
+    size_px: tuple[int, int]
+    bits: int
+    crc32: int
+    num_measured: int
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether a pixel has no measurement."""
+        return self.num_measured < self.size_px[0] * self.size_px[1]
+
+
+@dataclass(frozen=True)
 class EncodedSample:
-    """A frame as a shard holds it: the source's own bytes wherever that loses nothing.
+    """A frame as a shard holds it: the source's own JPEG where it is one, depth packed.
 
     Attributes:
         key: as in ``Frame``.
         image: the colour picture's file, JPEG or PNG.
         image_format: ``jpg`` or ``png``.
-        depth_png: grey PNG of 8 or 16 bits; 0 = no measurement.
-        depth_unit_m: metres per step of ``depth_png`` (10/255, 1/1000, 1/256 ...).
+        depth: the depth map, of the picture's size.
+        depth_unit_m: metres per step of ``depth`` (10/255, 1/1000, 1/256 ...).
         info: JSON-ready facts (data set, source path relative to its root, intrinsics).
     """
 
     key: str
     image: bytes
     image_format: Literal["jpg", "png"]
-    depth_png: bytes
+    depth: EncodedDepth
     depth_unit_m: float
     info: dict[str, Any] = field(default_factory=dict)
 

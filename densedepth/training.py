@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from densedepth.augment import augment_batch
-from densedepth.data.loader import Batch
+from densedepth.data.batch import Batch, PackedBatch
 from densedepth.depth_range import DepthRange
 from densedepth.losses import DepthLoss
 from densedepth.metric_table import MetricTable
@@ -80,6 +80,7 @@ class TrainSettings:
     flip_probability: float = 0.5
     channel_swap_probability: float = 0.25
     ema_decay: float | None = None
+    freeze_encoder_norm: bool = False
     masked: bool = False
 
 
@@ -133,10 +134,10 @@ class Learner:
         """The network to validate and keep: the moving average where there is one."""
         return self.ema if self.ema is not None else self.network
 
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+    def train_step(self, packed: Batch | PackedBatch) -> dict[str, Tensor]:
         """Do one optimiser step and return the loss and its terms, still on the device."""
         s = self.settings
-        batch = batch.to(self.device)
+        batch = packed.to(self.device)
         image, depth_m, valid = augment_batch(
             batch.image,
             batch.depth_m,
@@ -153,6 +154,10 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = s.learning_rate * factor * group["factor"]
         self.forward.train()
+        if s.freeze_encoder_norm:  # ImageNet's statistics, not those of a few frames
+            for layer in self.network.encoder.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.eval()
         terms = self.loss(self.forward(image), target, valid if s.masked else None)
         self.optimiser.zero_grad(set_to_none=True)
         terms.total.backward()
@@ -180,7 +185,7 @@ class Learner:
             ours[name].copy_(theirs[name])
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+    def validate(self, batches: Iterable[Batch | PackedBatch]) -> dict[str, float]:
         """Compute loss and metrics over a split at the network's output size, all ranks together.
 
         Returns:
@@ -193,8 +198,8 @@ class Learner:
             for buffer in network.buffers():
                 dist.broadcast(buffer, src=0)
         table, loss_sum, count = MetricTable("validation"), 0.0, 0
-        for batch in batches:
-            batch = batch.to(self.device)
+        for packed in batches:
+            batch = packed.to(self.device)
             image = (batch.image.float() / 255).contiguous(memory_format=torch.channels_last)
             predicted = network(image)
             target = self.depth_range.to_target(batch.depth_m)
@@ -241,8 +246,8 @@ def fit(
     learner: Learner,
     *,
     epochs: int,
-    train: Callable[[int], Iterable[Batch]],
-    validation: Callable[[], Iterable[Batch]],
+    train: Callable[[int], Iterable[Batch | PackedBatch]],
+    validation: Callable[[], Iterable[Batch | PackedBatch]],
     on_step: Callable[[StepRecord], None],
     on_epoch: Callable[[EpochResult], None],
 ) -> None:

@@ -29,6 +29,7 @@ VERBS = {
     "graph": ("pipeline.graph", "the stages and what flows between them"),
     "gc": ("pipeline.sweep", "objects of the store that nothing refers to"),
     "verify": ("pipeline.verify", "read every artifact again and compare the digests"),
+    "shards": ("pipeline.shards", "look after stored data: info, verify, repair, preview, export"),
     "doctor": ("pipeline.doctor", "check this machine, the cluster, the store, MLflow, the data"),
     "completion": ("pipeline.completion", "print the shell's code for completing these commands"),
 }
@@ -37,11 +38,20 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and execute; return the exit code (``pipeline.errors`` has them)."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+    received: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        signal.signal(signal.SIGHUP, stop)
     try:
-        options = parse(sys.argv[1:] if arguments is None else arguments)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        if words[:1] == ["shards"]:  # has verbs and options of its own
+            return int(importlib.import_module("pipeline.shards").main(words[1:]))
+        options = parse(words)
         module = importlib.import_module(VERBS[options.verb][0])
         verb: Callable[[argparse.Namespace], int] = getattr(module, f"{options.verb}_verb")
         return verb(options)
@@ -54,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except SystemExit:
+        if received:  # Ray's waiting puts its own code in the place of ours
+            return 128 + received[0]
+        raise
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")
         return 130
@@ -236,6 +250,10 @@ def _verify_arguments(parser: Any) -> None:
     _run(parser, "?", what="RUN or RUN@ATTEMPT; default: everything that is recorded")
     _store(parser)
     _json(parser)
+
+
+def _shards_arguments(parser: Any) -> None:
+    parser.add_argument("words", nargs="*", help="see `python -m pipeline shards --help`")
 
 
 def _doctor_arguments(parser: Any) -> None:

@@ -25,10 +25,12 @@ def diff_verb(options: argparse.Namespace) -> int:
         print_json({"old": old.name, "new": new.name, **found})
         return 0
     for part, rows in found.items():
-        heading = f"{part} ({len(rows)})" if rows else f"{part}: no difference"
+        if not rows:
+            console().print(f"{part}: no difference\n")
+            continue
         print_table(
-            heading,
-            ("", old.name, new.name, "") if rows else (),
+            f"{part} ({len(rows)})",
+            ("", old.name, new.name, ""),
             [(row["name"], _text(row["old"]), _text(row["new"]), row["note"]) for row in rows],
         )
         console().print()

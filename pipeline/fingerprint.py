@@ -32,7 +32,7 @@ LIBRARIES = {
     "scipy": "scipy",
     "PIL": "pillow",
     "simplejpeg": "simplejpeg",
-    "webdataset": "webdataset",
+    "pcodec": "pcodec",
     "timm": "timm",
 }
 """Import name -> distribution of the libraries that decide results."""

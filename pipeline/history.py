@@ -231,7 +231,7 @@ def _page(state: RunState, status: str) -> Group:
         rows.append((name, shown, took, tries, stage.note))
         styles.append("red" if shown == DIED else STYLES[stage.status])
     parts: list[Any] = [heading, Text(", ".join(facts), style="dim")]
-    parts.append(make_table("", ("stage", "status", "took", "", "note"), rows, styles))
+    parts.append(make_table(("stage", "status", "took", "", "note"), rows, styles))
     if status in (DIED, "killed", "failed"):
         parts.append(Text(f"Go on with it: python -m pipeline resume {state.run_id}"))
     return Group(*parts)

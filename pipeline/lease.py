@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from cluster.errors import ClusterError, ObjectMissing
 from cluster.storage import ObjectStore
@@ -47,10 +47,11 @@ class Holder(BaseModel):
     machine: str
     pid: int
     beat: int = 0
+    _bytes: bytes = PrivateAttr(b"")  # of a lease that cannot be read
 
     def data(self) -> bytes:
         """Return the bytes of the lease."""
-        return self.model_dump_json().encode()
+        return self._bytes or self.model_dump_json().encode()
 
     def sha256(self) -> str:
         """Return the digest of the lease's bytes."""
@@ -74,12 +75,15 @@ def this_process(run_id: str) -> Holder:
 def holder_of(store: ObjectStore, key: str) -> Holder | None:
     """Return who holds a lease, dead or alive; None if nobody does."""
     try:
-        return Holder.model_validate_json(store.get_bytes(key))
+        data = store.get_bytes(key)
     except ObjectMissing:
         return None
+    try:
+        return Holder.model_validate_json(data)
     except ValidationError:  # no driver of ours wrote it, so none renews it
-        store.delete(key)
-        return None
+        unknown = Holder(owner="?", run_id="?", host="?", machine="?", pid=0)
+        unknown._bytes = data
+        return unknown
 
 
 class Watch:

@@ -26,25 +26,24 @@ def print_table(
     rows: Iterable[Sequence[str]],
     styles: Iterable[str] = (),
 ) -> None:
-    """Print a plain table; see ``make_table``."""
-    console().print(make_table(title, headings, rows, styles))
-
-
-def make_table(
-    title: str,
-    headings: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    styles: Iterable[str] = (),
-) -> Table:
-    """Make a plain table.
+    """Print a plain table below its title.
 
     Args:
-        title: stands above it; may be empty.
+        title: a line above it.
         headings: of the columns.
         rows: cells as text; nothing in them is markup.
         styles: one per row, where rows are coloured.
     """
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    out = console()
+    out.print(title, markup=False, soft_wrap=True, style="bold")
+    out.print(make_table(headings, rows, styles))
+
+
+def make_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], styles: Iterable[str] = ()
+) -> Table:
+    """Make a plain table; the arguments are those of ``print_table``."""
+    table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading)
     colours = iter(styles)

@@ -209,7 +209,7 @@ def living_drivers(store: ObjectStore) -> Iterator[Holder]:
 
 def now_iso() -> str:
     """Return the time, UTC."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 def _load(store: ObjectStore, run_id: str, attempt: int) -> RunState | None:

@@ -31,6 +31,7 @@ class ShardSplit(BaseModel):
     Attributes:
         manifest: the JSON object that lists the shards; its digest is the split's version.
         shards: the tars, in the manifest's order.
+        indexes: where each tar's samples lie, in the same order.
         num_samples: frames in all shards.
         num_samples_per_shard: frames of each shard, in the same order.
     """
@@ -39,6 +40,7 @@ class ShardSplit(BaseModel):
 
     manifest: ObjectRef
     shards: tuple[ObjectRef, ...]
+    indexes: tuple[ObjectRef, ...]
     num_samples_per_shard: tuple[int, ...]
 
     @property
@@ -82,9 +84,11 @@ class ShardSet(Artifact):
     skipped: tuple[SkippedFrame, ...] = ()
 
     def objects(self) -> tuple[ObjectRef, ...]:
-        """Manifests and tars of all splits."""
+        """Manifests, tars and indexes of all splits."""
         return tuple(
-            ref for split in self.splits.values() for ref in (split.manifest, *split.shards)
+            ref
+            for split in self.splits.values()
+            for ref in (split.manifest, *split.shards, *split.indexes)
         )
 
     def log_use(self, services: "Services", splits: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from cluster.resources import cluster_resources
 from cluster.services import Services
 from stages.artifacts import Checkpoint, EvalReport, Picture, ShardSet
 from stages.recipe import Recipe, Settings, one_of
+from stages.stored_shards import stored_shards
 from stages.trainer import check_cpus
 
 PROTOCOL_NAMES = (
@@ -116,7 +117,7 @@ def score(
 
     from densedepth.checkpoint import load_network
     from densedepth.constant_baseline import constant_baseline
-    from densedepth.data.loader import LocalShard, read_samples
+    from densedepth.data.loader import read_samples
     from densedepth.protocols import get_protocol
 
     device = torch.device("cuda" if use_gpu else "cpu")
@@ -127,10 +128,7 @@ def score(
     )
     network = network.to(device).to(memory_format=torch.channels_last).eval()
     split = shards.splits[config.split]
-    local = [
-        LocalShard(services.store.fetch(ref, services.scratch), count)
-        for ref, count in zip(split.shards, split.num_samples_per_shard, strict=True)
-    ]
+    local = stored_shards(services.store, split, services.scratch)
     input_size_px = Recipe.model_validate(checkpoint.recipe).input_size_px
     shown = _shown(split.num_samples, config.num_pictures)
     table, rows, index, predict_s = protocol.new_table(), [], 0, 0.0

@@ -128,18 +128,28 @@ class Recipe(Settings):
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="moving average of the weights; none = the paper"
     )
+    freeze_encoder_norm: bool = Field(
+        False,
+        description="keep the statistics of the encoder's batch norms as the weights file has "
+        "them; the paper updates them, which takes more frames",
+    )
     keep: Literal["best", "last"] = Field(
         "best", description="which epoch's network is handed on: best validation loss, or last"
     )
     seed: int = Field(0, ge=0, description="of initial weights, order and augmentation")
 
     @model_validator(mode="after")
-    def _check_size(self) -> "Recipe":
+    def _check(self) -> "Recipe":
         if any(side < 32 or side % 2 for side in self.input_size_px):
             raise ValueError(
                 f"input_size_px = {list(self.input_size_px)}: height and width must be even and at "
                 f"least 32, try {[max(32, round(side / 32) * 32) for side in self.input_size_px]}; "
                 "multiples of 32 fit the encoder without rounding"
+            )
+        if self.freeze_encoder_norm and self.network.weights == "none":
+            raise ValueError(
+                "freeze_encoder_norm = true keeps the statistics of an encoder that has none, "
+                "since network.weights = 'none': set it to false, or give weights"
             )
         return self
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,19 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cluster.resources import this_node
+from cluster.resources import cluster_resources, this_node
 from cluster.services import Services
-from cluster.storage import ObjectRef, ObjectStore
-from densedepth.errors import BadFrameError, DataError, EmptySplitError, MissingDataError
+from cluster.storage import ObjectStore
+from densedepth.errors import DataError, EmptySplitError
 from stages.artifacts import ShardSet, ShardSplit, SkippedFrame
+from stages.manifest import make_manifest, publish_manifest
 from stages.recipe import Settings, one_of
+from stages.shard_jobs import SPLITS, JobList, selected, write_jobs
+from stages.shard_writer import RawData, ShardResult, ShardWriter
 
 if TYPE_CHECKING:
-    from densedepth.sample import EncodedSample, Frame, Reader, Split
+    from densedepth.sample import Frame, Reader
 
 FORMATS = ("nyu_densedepth", "nyu_labeled", "nyu_sync", "kitti_eigen", "image_pairs")
 """Names for checking settings without numpy; ``densedepth.data.formats`` has the readers."""
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+LOOK_AGAIN_S = 10.0
+"""Seconds after which the cluster is looked at again while no shard is done: it may have grown."""
+MAX_THREADS = 8
+"""Threads of one shard's task, at most: Python's own part of the work does not share."""
 
 
 class SyntheticConfig(Settings):
@@ -104,50 +109,124 @@ def run(config: ShardConfig, services: Services) -> ShardSet:
     if config.synthetic:
         _make_scenes(config, services)
     reader = _reader(config)
-    jobs, skipped = _jobs(config, reader)
-    total = sum(len(frames) for _, frames in jobs)
-    bad: list[SkippedFrame] = []
-    num_bad, done_frames = 0, 0
-    results: dict[int, dict[str, Any]] = {}
-    for index, result in _in_parallel(config, services.store, reader, jobs):
-        results[index] = result
-        done_frames += len(jobs[index][1])
-        bad += result["skipped"]
-        num_bad = len(bad)
-        services.progress(done_frames, total, "frames", f"{num_bad} bad" if num_bad else "")
-        if num_bad > config.max_bad_share * total:
-            first = "; ".join(f"{s.frame}: {s.reason}" for s in bad[:5])
-            raise DataError(
-                f"{num_bad} of {done_frames} frames cannot be used, more than max_bad_share = "
-                f"{config.max_bad_share}: your data or their settings are broken. First: {first}"
-            )
+    with tempfile.TemporaryDirectory(prefix="frames-") as folder:
+        jobs = _list_frames(config, reader, Path(folder) / "frames")
+        results = _write_all(config, services, reader, jobs)
     splits: dict[str, ShardSplit] = {}
-    dense = True
-    for split in dict.fromkeys(name for name, _ in jobs):
-        parts = [results[i] for i, (name, _) in enumerate(jobs) if name == split]
-        parts = [part for part in parts if part["ref"] is not None]
-        if not parts:
+    for split in dict.fromkeys(job.split for job in jobs.jobs):
+        parts = [r.shard for j, r in zip(jobs.jobs, results, strict=True) if j.split == split]
+        entries = [part for part in parts if part is not None]
+        if not entries:
             raise DataError(f"{config.root}: no frame of the {split} split can be used")
-        splits[split] = _publish_manifest(config, services.store, split, parts)
-        if split == "train":
-            dense = all(part["dense"] for part in parts)
-    skipped += [s for index in sorted(results) for s in results[index]["skipped"]]
-    name = services.stage.partition(".")[2]
+        depth_range_m = (config.min_depth_m, config.max_depth_m)
+        manifest = make_manifest(split, depth_range_m, entries)
+        splits[split] = publish_manifest(services.store, manifest)
+    training = [r for j, r in zip(jobs.jobs, results, strict=True) if j.split == "train"]
+    skipped = (*jobs.skipped, *(s for result in results for s in result.skipped))
     artifact = ShardSet(
-        dataset=name,
+        dataset=services.stage.partition(".")[2],
         min_depth_m=config.min_depth_m,
         max_depth_m=config.max_depth_m,
         rendered=config.synthetic is not None,
         ground_truth=reader.truth_kind,
-        dense=dense,
+        dense=all(result.is_dense for result in training),
         splits=splits,
-        skipped=tuple(skipped),
+        skipped=skipped,
     )
     services.log_metrics([(0, artifact.summary())])
     artifact.log_use(services, splits)
     listing = [s.model_dump() for s in skipped]
     services.log_bytes("skipped.json", json.dumps(listing, indent=1).encode())
     return artifact
+
+
+def _list_frames(config: ShardConfig, reader: Reader, path: Path) -> JobList:
+    """Cut the data set into shards, in a process of its own on this node."""
+    import ray
+
+    here, _ = this_node()
+    # One call a process: what a listing takes is given back before the work begins.
+    task = ray.remote(max_calls=1)(write_jobs).options(num_cpus=0, scheduling_strategy=here)
+    jobs: JobList = ray.get(task.remote(reader, path, config.samples_per_shard, config.max_frames))
+    return jobs
+
+
+def _write_all(
+    config: ShardConfig, services: Services, reader: Reader, jobs: JobList
+) -> list[ShardResult]:
+    """Write all shards side by side; stop when it is certain that too many frames are bad."""
+    writer = ShardWriter(services.store, reader, config.fill, config.max_depth_m)
+    results: list[ShardResult | None] = [None] * len(jobs.jobs)
+    bad: list[SkippedFrame] = []
+    num_done = 0
+    services.progress(0, jobs.num_frames, "frames")
+    for number, result in _in_parallel(writer, jobs, stays_here=config.synthetic is not None):
+        results[number] = result
+        num_done += jobs.jobs[number].num_frames
+        bad += result.skipped
+        text = f"{len(bad)} bad" if bad else ""
+        services.progress(num_done, jobs.num_frames, "frames", text)
+        # Of all frames, not of those so far: bad ones at the beginning are no verdict.
+        if len(bad) > config.max_bad_share * jobs.num_frames:
+            first = "; ".join(f"{s.frame}: {s.reason}" for s in bad[:5])
+            raise DataError(
+                f"{len(bad)} of the first {num_done} frames ({jobs.num_frames} in all) cannot be "
+                f"used, more than max_bad_share = {config.max_bad_share}: your data or their "
+                f"settings are broken. First: {first}"
+            )
+    return [result for result in results if result is not None]
+
+
+def _in_parallel(
+    writer: ShardWriter, jobs: JobList, *, stays_here: bool
+) -> Iterator[tuple[int, ShardResult]]:
+    """Run a Ray task for each shard and yield results as they come.
+
+    As many tasks wait as keep the cluster busy, and let one that grows see that more is wanted;
+    the frames of the others stay on the disk.
+
+    Args:
+        writer: what each task does.
+        jobs: the shards.
+        stays_here: whether the frames lie on this node, as rendered scenes do; then tasks stay
+            here, even where the node offers no CPU.
+    """
+    import ray
+
+    here, own_cpus = this_node()
+    num_cpus = 0 if stays_here and not own_cpus else cpus_per_task(len(jobs.jobs))
+    task = ray.remote(_write_shard).options(
+        num_cpus=num_cpus, scheduling_strategy=here if stays_here else "DEFAULT"
+    )
+    writer_ref, rest = ray.put(writer), iter(enumerate(jobs.jobs))
+    waiting: dict[Any, int] = {}
+    try:
+        while True:
+            window = max(4, 2 * int(cluster_resources().num_cpus))
+            for number, job in itertools.islice(rest, max(0, window - len(waiting))):
+                frames = jobs.frames(job)
+                waiting[task.remote(writer_ref, job.split, frames, max(1, num_cpus))] = number
+            if not waiting:
+                return
+            done, _ = ray.wait(list(waiting), num_returns=1, timeout=LOOK_AGAIN_S)
+            for handle in done:
+                yield waiting.pop(handle), ray.get(handle)
+    finally:
+        for handle in waiting:
+            ray.cancel(handle)
+
+
+def cpus_per_task(num_shards: int) -> int:
+    """Return the CPUs, and threads, of a task: more than one where CPUs outnumber the shards."""
+    has = cluster_resources()
+    share = int(has.num_cpus) // max(1, num_shards)
+    return max(1, min(share, int(has.cpus_of_smallest), MAX_THREADS))
+
+
+def _write_shard(
+    writer: ShardWriter, split: str, frames: Sequence[Frame], num_threads: int
+) -> ShardResult:
+    return writer.write(split, frames, num_threads)
 
 
 def sources(config: ShardConfig) -> dict[str, str]:
@@ -166,7 +245,7 @@ def sources(config: ShardConfig) -> dict[str, str]:
             if split != "val":
                 raise
             continue
-        for frame in _selected(listing.frames, split, config):
+        for frame in selected(listing.frames, split, config.max_frames):
             for path in (frame.image_path, frame.depth_path):
                 try:
                     status = path.stat()
@@ -174,6 +253,16 @@ def sources(config: ShardConfig) -> dict[str, str]:
                 except OSError:
                     marks[str(path)] = "missing"
     return marks
+
+
+def raw_data(config: ShardConfig, store: ObjectStore) -> RawData:
+    """Return what a data set's shards were made from, to make some of them anew.
+
+    Raises:
+        DataError: an option of the reader does not exist.
+    """
+    writer = ShardWriter(store, _reader(config), config.fill, config.max_depth_m)
+    return RawData(writer, config.samples_per_shard, config.max_frames)
 
 
 def _reader(config: ShardConfig) -> Reader:
@@ -209,149 +298,3 @@ def _make_scenes(config: ShardConfig, services: Services) -> None:
             frames_per_scene=made.frames_per_scene,
             **shared,
         )
-
-
-def _jobs(
-    config: ShardConfig, reader: Reader
-) -> tuple[list[tuple[Split, tuple[Frame, ...]]], list[SkippedFrame]]:
-    """Cut the splits into shards' worth of frames."""
-    jobs: list[tuple[Split, tuple[Frame, ...]]] = []
-    skipped: list[SkippedFrame] = []
-    for split in SPLITS:
-        try:
-            listing = reader.list_frames(split)
-        except EmptySplitError:
-            if split != "val":  # val_fraction = 0 asks for none
-                raise
-            continue
-        skipped += [
-            SkippedFrame(split=split, frame=s.line, reason=s.reason) for s in listing.skipped
-        ]
-        frames = _selected(listing.frames, split, config)
-        for start in range(0, len(frames), config.samples_per_shard):
-            jobs.append((split, tuple(frames[start : start + config.samples_per_shard])))
-    return jobs, skipped
-
-
-def _selected(frames: Sequence[Frame], split: Split, config: ShardConfig) -> list[Frame]:
-    """Return the frames that are sharded, in their order; training frames are mixed."""
-    chosen = list(frames)
-    if split == "train":
-        chosen.sort(key=lambda f: hashlib.sha256(f.key.encode()).digest())
-    return chosen[: config.max_frames]
-
-
-def _in_parallel(
-    config: ShardConfig,
-    store: ObjectStore,
-    reader: Reader,
-    jobs: Sequence[tuple[Split, tuple[Frame, ...]]],
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Run a Ray task for each shard and yield results as they come.
-
-    Rendered scenes lie on this node, so their tasks stay here, even where it offers no CPU.
-    """
-    import ray
-
-    here, own_cpus = this_node()
-    where = here if config.synthetic else "DEFAULT"
-    num_cpus = 0 if config.synthetic and not own_cpus else 1
-    task = ray.remote(write_one_shard).options(num_cpus=num_cpus, scheduling_strategy=where)
-    reader_ref, store_ref, config_ref = ray.put(reader), ray.put(store), ray.put(config)
-    waiting = {
-        task.remote(config_ref, store_ref, reader_ref, split, frames): index
-        for index, (split, frames) in enumerate(jobs)
-    }
-    try:
-        while waiting:
-            done, _ = ray.wait(list(waiting), num_returns=1)
-            yield waiting.pop(done[0]), ray.get(done[0])
-    finally:
-        for handle in waiting:
-            ray.cancel(handle)
-
-
-def write_one_shard(
-    config: ShardConfig, store: ObjectStore, reader: Reader, split: Split, frames: Sequence[Frame]
-) -> dict[str, Any]:
-    """Read frames and publish them as one tar; bad frames are left out and told.
-
-    The key holds the tar's digest: equal content is one object, and no reader sees half of it.
-    """
-    from densedepth.data.shards import write_shard
-
-    skipped: list[SkippedFrame] = []
-    holes = 0
-
-    def usable() -> Iterator[EncodedSample]:
-        nonlocal holes
-        for frame in frames:
-            try:
-                sample = reader.read(frame)
-            except (BadFrameError, MissingDataError) as error:
-                skipped.append(SkippedFrame(split=split, frame=frame.key, reason=str(error)))
-                continue
-            if config.fill == "colorization" and split == "train":
-                sample = fill_holes(sample, config.max_depth_m)
-            holes += _has_holes(sample)
-            yield sample
-
-    with tempfile.TemporaryDirectory(prefix="shard-") as scratch:
-        path = Path(scratch) / "shard.tar"
-        count = write_shard(path, usable())
-        if count == 0:
-            return {"ref": None, "count": 0, "skipped": skipped, "dense": True}
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        key = f"shards/{digest[:2]}/{digest}.tar"
-        known = store.stat(key)
-        if known is not None and known.size_bytes == path.stat().st_size:
-            ref = ObjectRef(key=key, size_bytes=known.size_bytes, sha256=digest)
-        else:
-            ref = store.put_file(key, path)
-    return {"ref": ref, "count": count, "skipped": skipped, "dense": holes == 0}
-
-
-def fill_holes(sample: EncodedSample, max_depth_m: float) -> EncodedSample:
-    """Fill a sample's holes by colorization; steps are fine enough for the filled values."""
-    from densedepth.data.colorization import fill_depth
-    from densedepth.data.encode import decode, depth_bits, encode_depth_png, quantise_depth
-
-    arrays = decode(sample)
-    unit_m = sample.depth_unit_m
-    if depth_bits(sample.depth_png) == 8:  # steps of centimetres are too coarse for a smooth fill
-        unit_m = 1 / 256 if max_depth_m > 60 else 1e-3
-    units = quantise_depth(fill_depth(arrays.image, arrays.depth_m), unit_m, sample.key)
-    return dataclasses.replace(
-        sample,
-        depth_png=encode_depth_png(units),
-        depth_unit_m=unit_m,
-        info={**sample.info, "filled": "colorization"},
-    )
-
-
-def _has_holes(sample: EncodedSample) -> bool:
-    from densedepth.data.encode import decode_depth_m
-
-    return bool((decode_depth_m(sample) == 0).any())
-
-
-def _publish_manifest(
-    config: ShardConfig, store: ObjectStore, split: str, parts: Sequence[dict[str, Any]]
-) -> ShardSplit:
-    """Write the split's manifest after all its tars; its digest is the split's version."""
-    manifest = {
-        "format": "depth-shards/1",
-        "split": split,
-        "min_depth_m": config.min_depth_m,
-        "max_depth_m": config.max_depth_m,
-        "shards": [{**p["ref"].model_dump(), "num_samples": p["count"]} for p in parts],
-        "num_samples": sum(p["count"] for p in parts),
-    }
-    data = json.dumps(manifest, indent=1, sort_keys=True).encode()
-    digest = hashlib.sha256(data).hexdigest()
-    return ShardSplit(
-        manifest=store.put_bytes(f"manifests/{split}-{digest[:16]}.json", data),
-        shards=tuple(p["ref"] for p in parts),
-        num_samples_per_shard=tuple(p["count"] for p in parts),
-    )

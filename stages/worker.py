@@ -5,16 +5,13 @@ Shared by ``train`` and ``ablate``. The loop itself is ``densedepth.training.fit
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.errors import from_os_error
-from cluster.services import Services
-from stages.artifacts import EpochRecord, ShardSplit
+from stages.artifacts import EpochRecord
 from stages.recipe import Recipe
+from stages.stored_shards import stored_shards
 from stages.trainer import TrainJob
-
-if TYPE_CHECKING:
-    from densedepth.data.loader import LocalShard
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -42,10 +39,11 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
             job.scaling.threads_per_worker or max(1, int(job.scaling.cpus_per_worker))
         )
     at_most = job.scaling.max_train_samples
-    train_shards = _local_shards(services, job.shards.splits["train"], at_most)
+    store, scratch = services.store, services.scratch
+    train_shards = stored_shards(store, job.shards.splits["train"], scratch, at_most)
     val_split = job.shards.splits.get("val")
-    val_shards = _local_shards(services, val_split) if val_split else []
-    learner = make_learner(job, device, sum(s.num_used for s in train_shards), world_size)
+    val_shards = stored_shards(store, val_split, scratch) if val_split else None
+    learner = make_learner(job, device, train_shards.num_used, world_size)
     history: list[dict[str, Any]] = []
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
@@ -91,32 +89,37 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
                 raise from_os_error(error, services.store.url_of("ray"), writing=True) from error
 
     def batches(epoch: int) -> Any:
-        from densedepth.data.loader import TrainBatches, train_batches
+        from densedepth.data.loader import BatchLoader, TrainBatches
 
-        dataset = TrainBatches(
-            train_shards,
-            seed=job.recipe.seed,
-            epoch=epoch,
-            rank=rank,
-            world_size=world_size,
-            global_batch_size=job.recipe.global_batch_size,
-            input_size_px=job.recipe.input_size_px,
-        )
-        return train_batches(
-            dataset,
+        return BatchLoader(
+            TrainBatches(
+                train_shards,
+                seed=job.recipe.seed,
+                epoch=epoch,
+                rank=rank,
+                world_size=world_size,
+                global_batch_size=job.recipe.global_batch_size,
+                input_size_px=job.recipe.input_size_px,
+            ),
             loader_processes=job.scaling.loader_processes,
             pin_memory=device.type == "cuda",
         )
 
     def validation() -> Any:
-        from densedepth.data.loader import validation_batches
+        from densedepth.data.loader import BatchLoader, ValidationBatches
 
-        return validation_batches(
-            val_shards,
-            rank=rank,
-            world_size=world_size,
-            batch_size=max(1, job.recipe.global_batch_size // world_size),
-            input_size_px=job.recipe.input_size_px,
+        if val_shards is None:
+            return []
+        return BatchLoader(
+            ValidationBatches(
+                val_shards,
+                rank=rank,
+                world_size=world_size,
+                batch_size=max(1, job.recipe.global_batch_size // world_size),
+                input_size_px=job.recipe.input_size_px,
+            ),
+            loader_processes=job.scaling.loader_processes,
+            pin_memory=device.type == "cuda",
         )
 
     if rank == 0:
@@ -173,6 +176,7 @@ def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) 
         flip_probability=recipe.augment.flip_probability,
         channel_swap_probability=recipe.augment.channel_swap_probability,
         ema_decay=recipe.ema_decay,
+        freeze_encoder_norm=recipe.freeze_encoder_norm,
         masked=not job.shards.dense,
     )
     loss = DepthLoss(
@@ -185,27 +189,6 @@ def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) 
     if world_size > 1:
         forward = ray.train.torch.prepare_model(network, move_to_device=False)
     return Learner(network, forward, loss, depth_range, settings, device)
-
-
-def _local_shards(
-    services: Services, split: ShardSplit, at_most: int | None = None
-) -> "list[LocalShard]":
-    """Fetch a split's tars to this node (once a node), checked against their digests.
-
-    Args:
-        services: with the store and this node's scratch folder.
-        split: what is fetched.
-        at_most: samples that are wanted, the first ones; None = all.
-    """
-    from densedepth.data.loader import LocalShard
-
-    local: list[LocalShard] = []
-    for ref, count in zip(split.shards, split.num_samples_per_shard, strict=True):
-        left = None if at_most is None else at_most - sum(s.num_used for s in local)
-        if left == 0:
-            break
-        local.append(LocalShard(services.store.fetch(ref, services.scratch), count, left))
-    return local
 
 
 def _write_checkpoint(

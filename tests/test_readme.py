@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 
 from cluster.local_store import LocalStore
-from densedepth.data.encode import encode_depth_png, encode_image_png
+from densedepth.data.depth_codec import pack_depth
+from densedepth.data.encode import encode_image_png
 from densedepth.data.formats import make_reader
 from densedepth.protocols import get_protocol
 from densedepth.sample import EncodedSample, Frame, Listing, Split
+from pipeline.cli import parse
 from pipeline.config import PipelineConfig, load_config
 from pipeline.errors import ConfigMistakes
 from pipeline.fingerprint import Fingerprint
 from pipeline.records import StageRecord, publish_record
 from stages.artifacts import ShardSet
-from stages.shard import ShardConfig, _publish_manifest, write_one_shard
+from stages.manifest import make_manifest, publish_manifest
+from stages.shard_writer import ShardWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -73,12 +76,20 @@ def code_blocks(text: str, language: str) -> list[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """Yield the arguments of every ``python -m pipeline.run`` in a page's shell blocks."""
+    """Yield preset and overrides of every command of the pipeline in a page's shell blocks.
+
+    Options are parsed on the way: one that does not exist ends the test.
+    """
     for block in code_blocks(text, "bash"):
         for line in re.sub(r"\\\n", " ", block).splitlines():
             words = shlex.split(line, comments=True)
-            if "pipeline.run" in words:
-                yield [w for w in words[words.index("pipeline.run") + 1 :] if w != "--plan"]
+            for module, verb in (("pipeline.run", ["run"]), ("pipeline", [])):
+                if module not in words or "shards" in words:
+                    continue
+                rest = [w for w in words[words.index(module) + 1 :] if w != "--plan"]
+                options = parse([*verb, *rest])
+                if hasattr(options, "preset"):
+                    yield [options.preset, *options.overrides]
 
 
 def write_readmes_presets(folder: Path) -> list[str]:
@@ -201,7 +212,7 @@ class OneColour:
             key=frame.key,
             image=encode_image_png(np.full((4, 6, 3), value, np.uint8)),
             image_format="png",
-            depth_png=encode_depth_png(np.full((4, 6), 1000 + value, np.uint16)),
+            depth=pack_depth(np.full((4, 6), 1000 + value, np.uint16)),
             depth_unit_m=1 / 1000,
         )
 
@@ -209,10 +220,11 @@ class OneColour:
 def test_the_shard_formats_snippet_reads_what_the_stage_wrote(monkeypatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
     store = LocalStore(tmp_path / "outputs/store")
-    config = ShardConfig(format="nyu_densedepth", root="/data/nyu")
     reader = OneColour()
     frames = reader.list_frames("test").frames
-    parts = [write_one_shard(config, store, reader, "test", [frame]) for frame in frames]
+    writer = ShardWriter(store, reader)
+    parts = [writer.write("test", [frame]).shard for frame in frames]
+    manifest = make_manifest("test", (0.1, 10.0), parts)
     shard_set = ShardSet(
         dataset="nyu",
         min_depth_m=0.1,
@@ -220,7 +232,7 @@ def test_the_shard_formats_snippet_reads_what_the_stage_wrote(monkeypatch, tmp_p
         rendered=False,
         ground_truth="nyu_depths",
         dense=True,
-        splits={"test": _publish_manifest(config, store, "test", parts)},
+        splits={"test": publish_manifest(store, manifest)},
     )
     record = StageRecord(
         node="shard.nyu",

@@ -1,7 +1,7 @@
 """A picture with its depth as bytes and back: encode, decode, and check that both fit."""
 
 import io
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
@@ -9,6 +9,7 @@ from jaxtyping import Float32, UInt8, UInt16
 from PIL import Image
 
 from densedepth.data import png
+from densedepth.data.depth_codec import checked_size, pack_depth, unpack_depth
 from densedepth.errors import BadFrameError
 from densedepth.sample import EncodedSample, Sample
 
@@ -42,7 +43,7 @@ def decode_size_px(data: bytes, name: str = "image") -> tuple[int, int]:
     except ValueError as error:
         if isinstance(error, BadFrameError):
             raise
-        raise BadFrameError(name, f"broken header: {error}") from error
+        raise BadFrameError(name, f"truncated or broken header: {error}") from error
     return height_px, width_px
 
 
@@ -54,6 +55,7 @@ def decode_image(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]
     Raises:
         BadFrameError: the file is truncated or corrupt, or 16-bit grey (a depth map).
     """
+    checked_size(decode_size_px(data, name), name)
     if image_format(data, name) == "jpg":
         try:
             # Strict: libjpeg fills what is missing with grey and only warns; here that is an error.
@@ -66,15 +68,33 @@ def decode_image(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]
     return np.asarray(picture.convert("RGB"))
 
 
-def decode_depth_units(
+def decode_image_into(data: bytes, out: UInt8[np.ndarray, "h w 3"], name: str = "image") -> None:
+    """Decode a colour picture into an array of its size, a JPEG without another copy.
+
+    Raises:
+        BadFrameError: as ``decode_image``; or the picture has another size.
+    """
+    if decode_size_px(data, name) != out.shape[:2]:
+        raise BadFrameError(name, f"the picture does not have the {_size(out)} pixels of its depth")
+    if image_format(data, name) == "png":
+        out[...] = decode_image(data, name)
+        return
+    try:
+        simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, buffer=out)
+    except ValueError as error:
+        raise BadFrameError(name, f"corrupt or truncated JPEG: {error}") from error
+
+
+def decode_depth_png(
     data: bytes, name: str = "depth"
 ) -> UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]:
-    """Decode a grey PNG of 8 or 16 bits to its stored steps.
+    """Decode a grey PNG of 8 or 16 bits, a raw data set's depth map, to its stored steps.
 
     Raises:
         BadFrameError: it is truncated, corrupt, or of another kind.
     """
     bits = depth_bits(data, name)
+    checked_size(png.read_header(data).size_px, name)
     units = np.asarray(_open_png(data, name))
     return units.astype(np.uint8 if bits == 8 else np.uint16, copy=False)
 
@@ -94,28 +114,27 @@ def depth_bits(data: bytes, name: str = "depth") -> int:
     return header.bits
 
 
-def decode_depth_m(encoded: EncodedSample, name: str = "") -> Float32[np.ndarray, "h w"]:
+def decode_depth_m(encoded: EncodedSample) -> Float32[np.ndarray, "h w"]:
     """Decode a sample's depth to metres; 0 = no measurement.
 
     Steps are divided by steps per metre, not multiplied by metres per step: 1000 and 256 are
     exact numbers and 1/1000 is none, so 10 m in a file are 10 m and not the float next to it,
     which a protocol's ``depth < 10`` would take in.
 
-    Args:
-        encoded: the sample.
-        name: the file that an error names; by default made from the key.
-
     Raises:
-        BadFrameError: as ``decode_depth_units``.
+        BadFrameError: the bytes are damaged; the error names the sample's key.
     """
-    units = decode_depth_units(encoded.depth_png, name or f"{encoded.key}.depth.png")
+    units = unpack_depth(encoded.depth, f"{encoded.key}.depth")
     return units.astype(np.float32) / np.float32(1 / encoded.depth_unit_m)
 
 
 def encode_depth_png(
     depth_units: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"],
 ) -> bytes:
-    """Encode depth steps (0 = no measurement) as a grey PNG of the array's own 8 or 16 bits."""
+    """Encode depth steps (0 = no measurement) as a grey PNG of the array's own 8 or 16 bits.
+
+    This is how a shard's depth is exported: ``encode_depth_png(unpack_depth(sample.depth))``.
+    """
     return _encode_png(depth_units)
 
 
@@ -157,30 +176,41 @@ def decode(encoded: EncodedSample) -> Sample:
     )
 
 
-def check(encoded: EncodedSample, image_name: str, depth_name: str) -> Sample:
-    """Decode a sample completely and make sure that it can be used.
+def encode_sample(
+    key: str,
+    image: bytes,
+    depth_units: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"],
+    depth_unit_m: float,
+    info: dict[str, Any],
+    *,
+    image_name: str,
+    depth_name: str,
+) -> EncodedSample:
+    """Make sure that a raw frame can be used, and pack it as shards hold it.
 
     Args:
-        encoded: the sample.
+        key: as in ``Frame``.
+        image: the colour picture's file, kept as it is.
+        depth_units: depth steps; 0 = no measurement.
+        depth_unit_m: metres per step.
+        info: facts to keep beside the sample.
         image_name: the file that an error about the picture names.
         depth_name: the file that an error about the depth names.
 
-    Returns:
-        The sample as arrays.
-
     Raises:
-        BadFrameError: a file is damaged, the sizes differ, or no pixel is measured.
+        BadFrameError: the picture is damaged, the sizes differ, or no pixel is measured.
     """
-    image = decode_image(encoded.image, image_name)
-    depth_m = decode_depth_m(encoded, depth_name)
-    if image.shape[:2] != depth_m.shape:
+    picture = decode_image(image, image_name)
+    if picture.shape[:2] != depth_units.shape:
         raise BadFrameError(
             depth_name,
-            f"the depth map is {_size(depth_m)} pixels, its picture {image_name} is {_size(image)}",
+            f"the depth map is {_size(depth_units)} pixels, its picture {image_name} is "
+            f"{_size(picture)}",
         )
-    if not depth_m.any():
+    depth = pack_depth(depth_units)
+    if not depth.num_measured:
         raise BadFrameError(depth_name, "no pixel is measured: every value means 'nothing here'")
-    return Sample(encoded.key, image, depth_m, encoded.info)
+    return EncodedSample(key, image, image_format(image, image_name), depth, depth_unit_m, info)
 
 
 def _open_png(data: bytes, name: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The files of one raw frame: read them, keep their bytes, check them."""
+"""The files of one raw frame: read them, check them, pack them as shards hold them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,13 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from densedepth.data.encode import (
-    check,
-    decode_depth_units,
-    depth_bits,
-    encode_depth_png,
-    image_format,
-)
+from densedepth.data.encode import decode_depth_png, depth_bits, encode_sample
 from densedepth.errors import BadFrameError
 from densedepth.sample import EncodedSample, Frame
 
@@ -40,17 +34,17 @@ def encode_pair(
     info: dict[str, Any],
     invalid_values: Sequence[int] = (),
 ) -> EncodedSample:
-    """Read a colour file and its depth PNG, untouched where possible, and check both.
+    """Read a colour file and its depth PNG, check both and pack the depth.
 
     Args:
         frame: the two files.
         unit_m_by_bits: metres per step for each bit depth that the data set has.
         info: facts to keep beside the sample.
-        invalid_values: steps other than 0 that mean "no measurement"; a map that has one is
-            encoded again with 0 in its place.
+        invalid_values: steps other than 0 that mean "no measurement"; they become 0.
 
     Raises:
-        BadFrameError: as ``check``; or the PNG has a bit depth that the data set does not have.
+        BadFrameError: as ``encode_sample``; or the PNG is damaged, or has a bit depth that the
+            data set does not have.
     """
     image_name, depth_name = str(frame.image_path), str(frame.depth_path)
     image, depth_png = read_bytes(frame.image_path), read_bytes(frame.depth_path)
@@ -58,21 +52,18 @@ def encode_pair(
     if bits not in unit_m_by_bits:
         wanted = " or ".join(str(b) for b in sorted(unit_m_by_bits))
         raise BadFrameError(depth_name, f"{bits}-bit depth; this data set has {wanted}-bit depth")
+    units = decode_depth_png(depth_png, depth_name)
     if len(invalid_values):
-        units = decode_depth_units(depth_png, depth_name)
-        invalid = np.isin(units, invalid_values)
-        if invalid.any():
-            depth_png = encode_depth_png(np.where(invalid, 0, units).astype(units.dtype))
-    encoded = EncodedSample(
-        key=frame.key,
-        image=image,
-        image_format=image_format(image, image_name),
-        depth_png=depth_png,
-        depth_unit_m=unit_m_by_bits[bits],
-        info=info,
+        units = np.where(np.isin(units, invalid_values), 0, units).astype(units.dtype)
+    return encode_sample(
+        frame.key,
+        image,
+        units,
+        unit_m_by_bits[bits],
+        info,
+        image_name=image_name,
+        depth_name=depth_name,
     )
-    check(encoded, image_name, depth_name)
-    return encoded
 
 
 def source_name(path: Path, root: Path) -> str:

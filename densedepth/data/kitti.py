@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from densedepth.data.encode import check, decode_size_px, encode_depth_png, quantise_depth
-from densedepth.data.encode import image_format as format_of
+from densedepth.data.encode import decode_size_px, encode_sample, quantise_depth
 from densedepth.data.frame_files import encode_pair, read_bytes, source_name
 from densedepth.data.kitti_list import KittiLine, parse_kitti_line
 from densedepth.data.listing import (
@@ -122,17 +121,16 @@ class KittiEigen:
             )
         points_xyzr = read_scan(frame.depth_path)
         depth_m = project_velodyne(points_xyzr, calibration, size_px, self.depth_axis)
-        depth_png = encode_depth_png(quantise_depth(depth_m, DEPTH_UNIT_M, depth_name))
-        encoded = EncodedSample(
-            key=frame.key,
-            image=image,
-            image_format=format_of(image, image_name),
-            depth_png=depth_png,
-            depth_unit_m=DEPTH_UNIT_M,
-            info=info,
+        units = quantise_depth(depth_m, DEPTH_UNIT_M, depth_name)
+        return encode_sample(
+            frame.key,
+            image,
+            units,
+            DEPTH_UNIT_M,
+            info,
+            image_name=image_name,
+            depth_name=depth_name,
         )
-        check(encoded, image_name, depth_name)
-        return encoded
 
     def _facts(self, frame: Frame, calibration: Calibration | None) -> dict[str, Any]:
         root = Path(self.root).expanduser()

@@ -1,231 +1,343 @@
-"""From shards to batches: decode, resize, collate; training in the epoch's order, or in sequence.
+"""From shards to batches: training in the epoch's order, validation in sequence.
 
-Pictures stay uint8 until they are on the device.
+A rank reads its own samples and no others. Loader processes decode them into shared memory;
+pictures stay uint8 and depth uint16 until they are on the device.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+import pickle
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from densedepth.augment import sample_seed
+from densedepth.data.batch import PackedBatch
+from densedepth.data.batch_reader import BatchPlan, BatchReader, num_bytes, view_batch
+from densedepth.data.batch_slots import BatchSlots
 from densedepth.data.encode import decode
-from densedepth.data.order import epoch_shards, num_batches, rank_slice, shuffled
-from densedepth.data.shards import read_shard
+from densedepth.data.order import (
+    BLOCK_SIZE,
+    EpochOrder,
+    Places,
+    num_batches,
+    rank_share,
+    rank_slice,
+)
+from densedepth.data.shard_source import ShardList
 from densedepth.sample import EncodedSample, Sample
 
+BATCHES_AHEAD = 2
+"""Batches that each loader process makes ahead of use."""
+MAX_PLANS_AHEAD = 64
+"""Batches whose shards are fetched ahead of use, at most."""
 
-@dataclass(frozen=True)
-class LocalShard:
-    """A tar on this node.
 
-    Attributes:
-        path: the tar.
-        num_samples: how many samples its manifest promises.
-        at_most: how many of them are used; None = all.
-    """
-
-    path: Path
-    num_samples: int
-    at_most: int | None = None
+@runtime_checkable
+class BatchSource(Protocol):
+    """A numbered list of batches; a picklable value."""
 
     @property
-    def num_used(self) -> int:
-        """How many samples reading yields."""
-        return self.num_samples if self.at_most is None else min(self.num_samples, self.at_most)
+    def shards(self) -> ShardList:
+        """Where the samples are."""
+        ...
 
-    def read(self) -> Iterator[EncodedSample]:
-        """Stream the samples that are used; see ``read_shard``."""
-        samples = read_shard(self.path, self.num_samples)
-        return samples if self.at_most is None else itertools.islice(samples, self.num_used)
+    @property
+    def input_size_px(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+        ...
+
+    @property
+    def max_batch_size(self) -> int:
+        """Samples in a batch, at most."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def plan(self, index: int) -> BatchPlan:
+        """Say which samples make a batch."""
+        ...
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Samples of one size.
-
-    Attributes:
-        keys: the samples' keys.
-        image: colour, 0..255.
-        depth_m: metres at the network's output size; 0 = no measurement. Where pixels are
-            merged their inverse depths are averaged, as the paper's target is.
-        valid: where ``depth_m`` is a measurement.
-        sample_seeds: what each sample's augmentation is drawn from.
-    """
-
-    keys: tuple[str, ...]
-    image: UInt8[Tensor, "b 3 h w"]
-    depth_m: Float32[Tensor, "b 1 h2 w2"]
-    valid: Bool[Tensor, "b 1 h2 w2"]
-    sample_seeds: Int64[Tensor, "b"]
-
-    def to(self, device: torch.device) -> "Batch":
-        """Copy to a device, asynchronously from pinned memory."""
-        return replace(
-            self,
-            image=self.image.to(device, non_blocking=True),
-            depth_m=self.depth_m.to(device, non_blocking=True),
-            valid=self.valid.to(device, non_blocking=True),
-            sample_seeds=self.sample_seeds.to(device, non_blocking=True),
-        )
-
-    def pin_memory(self) -> "Batch":
-        """Page-lock the tensors, so that copies to a GPU overlap with its work."""
-        return replace(
-            self,
-            image=self.image.pin_memory(),
-            depth_m=self.depth_m.pin_memory(),
-            valid=self.valid.pin_memory(),
-            sample_seeds=self.sample_seeds.pin_memory(),
-        )
-
-
-def resize_image(
-    image: UInt8[np.ndarray, "h w 3"], size_px: tuple[int, int]
-) -> UInt8[Tensor, "3 h2 w2"]:
-    """Resize a picture to (height, width), anti-aliased."""
-    writable = image if image.flags.writeable else image.copy()  # PNGs come read-only
-    tensor = torch.from_numpy(writable).permute(2, 0, 1)
-    if tuple(tensor.shape[1:]) == size_px:
-        return tensor.contiguous()
-    resized = F.interpolate(
-        tensor[None].contiguous(), size=size_px, mode="bilinear", antialias=True
-    )
-    return resized[0]
-
-
-def resize_depth(
-    depth_m: Float32[np.ndarray, "h w"], size_px: tuple[int, int]
-) -> Float32[Tensor, "1 h2 w2"]:
-    """Resize a depth map to (height, width), averaging the inverse depths that were measured.
-
-    Returns:
-        Metres; 0 where no measurement falls into the pixel.
-    """
-    depth = torch.from_numpy(depth_m)
-    if tuple(depth.shape) == size_px:
-        return depth[None]
-    measured = (depth > 0).float()
-    inverse = torch.where(depth > 0, 1.0 / depth.clamp_min(1e-6), 0.0)
-    planes = torch.stack([inverse, measured])[None]
-    inverse, share = F.interpolate(planes, size=size_px, mode="bilinear", antialias=True)[0]
-    enough = share > 1e-3
-    return torch.where(enough, share / inverse.clamp_min(1e-9), 0.0)[None]
-
-
-def collate(
-    samples: Sequence[Sample],
-    sample_seeds: Sequence[int],
-    input_size_px: tuple[int, int],
-    target_size_px: tuple[int, int],
-) -> Batch:
-    """Resize samples and stack them."""
-    depth_m = torch.stack([resize_depth(s.depth_m, target_size_px) for s in samples])
-    return Batch(
-        keys=tuple(s.key for s in samples),
-        image=torch.stack([resize_image(s.image, input_size_px) for s in samples]),
-        depth_m=depth_m,
-        valid=depth_m > 0,
-        sample_seeds=torch.tensor(sample_seeds, dtype=torch.int64),
-    )
-
-
-class TrainBatches(IterableDataset[Batch]):
+class TrainBatches:
     """One rank's part of every global batch of an epoch, in the epoch's order.
 
-    The stream is the same on every rank; each decodes only what is its own. With several loader
-    processes, process ``p`` of ``n`` makes every n-th batch, and torch puts them back in order.
+    Global batch i holds the places ``next_sample + i * B`` and following of the epoch's order, B
+    being ``global_batch_size``, whatever the number of ranks. Within it samples are sorted by
+    shard, so that a rank's part, cut out of it, comes from few shards.
+
+    Attributes:
+        shards: the training split.
+        seed: the run's seed.
+        epoch: number of the epoch.
+        rank: this rank.
+        world_size: ranks in all.
+        global_batch_size: samples of a batch over all ranks.
+        input_size_px: height and width of the network's input.
+        next_sample: where in the epoch's order to begin: 0, or where another run stopped.
+
+    Raises:
+        ValueError: too few samples for a batch, or a batch that the ranks cannot share equally.
     """
 
-    def __init__(
-        self,
-        shards: Sequence[LocalShard],
-        *,
-        seed: int,
-        epoch: int,
-        rank: int,
-        world_size: int,
-        global_batch_size: int,
-        input_size_px: tuple[int, int],
-    ) -> None:
-        self.shards = tuple(shards)
-        self.seed = seed
-        self.epoch = epoch
-        self.mine = rank_slice(global_batch_size, rank, world_size)
-        self.global_batch_size = global_batch_size
-        self.input_size_px = input_size_px
-        self.num_batches = num_batches(sum(s.num_used for s in shards), global_batch_size)
+    shards: ShardList
+    seed: int
+    epoch: int
+    rank: int
+    world_size: int
+    global_batch_size: int
+    input_size_px: tuple[int, int]
+    next_sample: int = 0
+
+    def __post_init__(self) -> None:
+        num_batches(self.shards.num_used, self.global_batch_size)
+        rank_slice(self.global_batch_size, self.rank, self.world_size)
+        if not 0 <= self.next_sample <= self.shards.num_used:
+            raise ValueError(
+                f"next_sample = {self.next_sample} is not in an epoch of "
+                f"{self.shards.num_used} samples: it is of another data set"
+            )
 
     def __len__(self) -> int:
-        return self.num_batches
+        return (self.shards.num_used - self.next_sample) // self.global_batch_size
 
-    def _stream(self) -> Iterator[EncodedSample]:
-        for shard in epoch_shards(self.shards, self.seed, self.epoch):
-            yield from shard.read()
+    @property
+    def max_batch_size(self) -> int:
+        """Samples of a rank's part."""
+        return self.global_batch_size // self.world_size
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield this rank's batches."""
+    @cached_property
+    def order(self) -> EpochOrder:
+        """The epoch's order."""
+        return EpochOrder(self.shards.num_used_per_shard, self.seed, self.epoch)
+
+    def plan(self, index: int) -> BatchPlan:
+        """Say which samples are this rank's in a global batch."""
+        first = self.next_sample + index * self.global_batch_size
+        positions = np.arange(first, first + self.global_batch_size)
+        places = self.order.places(positions)
+        mine = rank_slice(self.global_batch_size, self.rank, self.world_size)
+        chosen = np.lexsort((places.numbers, places.shards))[mine]
+        seeds = [sample_seed(self.seed, self.epoch, int(n)) for n in positions[chosen]]
+        return BatchPlan(Places(places.shards[chosen], places.numbers[chosen]), tuple(seeds))
+
+
+@dataclass(frozen=True)
+class ValidationBatches:
+    """One rank's share of a split: every sample once over all ranks, in the shards' order.
+
+    Attributes:
+        shards: the split.
+        rank: this rank.
+        world_size: ranks in all.
+        batch_size: samples of a batch; the last one is as long as it comes.
+        input_size_px: height and width of the network's input.
+    """
+
+    shards: ShardList
+    rank: int
+    world_size: int
+    batch_size: int
+    input_size_px: tuple[int, int]
+
+    @property
+    def max_batch_size(self) -> int:
+        """Samples of a batch."""
+        return self.batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._mine) // self.batch_size)
+
+    def plan(self, index: int) -> BatchPlan:
+        """Say which samples make a batch."""
+        positions = self._mine[index * self.batch_size :][: self.batch_size]
+        places = in_sequence(self.shards, positions)
+        return BatchPlan(places, (0,) * len(positions))
+
+    @property
+    def _mine(self) -> range:
+        return rank_share(self.shards.num_used, self.rank, self.world_size)
+
+
+def in_sequence(shards: ShardList, positions: range) -> Places:
+    """Say where samples lie that are counted through the shards, in the manifest's order."""
+    ends = np.cumsum(np.asarray(shards.num_used_per_shard, dtype=np.int64))
+    wanted = np.asarray(positions, dtype=np.int64)
+    numbers = np.searchsorted(ends, wanted, side="right")
+    starts = np.concatenate([[0], ends])
+    return Places(numbers, wanted - starts[numbers])
+
+
+@dataclass(frozen=True)
+class BatchLoader:
+    """Batches, decoded in this process or in others ahead of use.
+
+    Every pass begins at the first batch. A batch's memory is used again when no tensor on it is
+    left: keep what ``PackedBatch.to`` or ``clone`` returned where many are kept.
+
+    Attributes:
+        source: the batches.
+        loader_processes: processes that decode; 0 = this one.
+        pin_memory: deliver in page-locked memory, for copies to a GPU.
+        start_method: ``fork``, ``spawn`` or ``forkserver``; None = the platform's.
+    """
+
+    source: BatchSource
+    loader_processes: int = 0
+    pin_memory: bool = False
+    start_method: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        """Yield the batches in their order, whatever the number of processes."""
+        batches = self._from_processes() if self.loader_processes else self._from_here()
+        for batch in batches:
+            yield batch.pin_memory() if self.pin_memory else batch
+
+    def _from_here(self) -> Iterator[PackedBatch]:
+        for plan, reader in _planned(self.source, 0, 1):
+            yield reader.read_batch(plan, _fresh(self.source))
+
+    def _from_processes(self) -> Iterator[PackedBatch]:
+        size_bytes = num_bytes(self.source.max_batch_size, self.source.input_size_px)
+        # One slot is being filled, one is being used, and one still has a name in a loop.
+        slots = BatchSlots.make(self.loader_processes, BATCHES_AHEAD + 2, size_bytes)
+        loader = DataLoader(
+            _InProcess(self.source, slots),
+            batch_size=None,
+            num_workers=self.loader_processes,
+            prefetch_factor=BATCHES_AHEAD,
+            multiprocessing_context=self.start_method,
+        )
+        for message in loader:
+            if message.error is not None:
+                raise message.error
+            yield message.open(slots, self.source.input_size_px)
+
+
+def read_samples(shards: ShardList, *, rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+    """Decode each sample exactly once over all ranks, at its own size, in the shards' order.
+
+    Raises:
+        CorruptShardError: a shard is damaged.
+    """
+    for encoded in read_encoded(shards, rank=rank, world_size=world_size):
+        yield decode(encoded)
+
+
+def read_encoded(
+    shards: ShardList, *, rank: int = 0, world_size: int = 1
+) -> Iterator[EncodedSample]:
+    """Read each sample's bytes exactly once over all ranks, in the shards' order.
+
+    Raises:
+        CorruptShardError: a shard is damaged.
+    """
+    source = ValidationBatches(shards, rank, world_size, 1, (0, 0))
+    for plan, reader in _planned(source, 0, 1):
+        yield reader.read(int(plan.places.shards[0]), int(plan.places.numbers[0]))
+
+
+@dataclass(frozen=True)
+class _Message:
+    """What a loader process sends: a slot's number and what is not in its memory; or its error."""
+
+    slot: int | None
+    batch: PackedBatch | None
+    keys: tuple[str, ...] = ()
+    steps_per_m: tuple[float, ...] = ()
+    sample_seeds: tuple[int, ...] = ()
+    is_native: bool = True
+    has_holes: bool = True
+    error: Exception | None = None
+
+    def open(self, slots: BatchSlots, input_size_px: tuple[int, int]) -> PackedBatch:
+        """Return the batch, seen in the slot."""
+        if self.slot is None:
+            assert self.batch is not None
+            return self.batch
+        return view_batch(
+            slots.lend(self.slot),
+            self.keys,
+            self.steps_per_m,
+            self.sample_seeds,
+            input_size_px,
+            self.is_native,
+            self.has_holes,
+        )
+
+
+class _InProcess(IterableDataset[_Message]):
+    """What a loader process runs: every n-th batch, which torch puts back in order."""
+
+    def __init__(self, source: BatchSource, slots: BatchSlots) -> None:
+        self.source = source
+        self.slots = slots
+
+    def __iter__(self) -> Iterator[_Message]:
+        try:
+            yield from self._messages()
+        except Exception as error:
+            # Torch would put the traceback into the message, and lose the type of many.
+            if not _survives_pickling(error):
+                raise
+            yield _Message(None, None, error=error)
+
+    def _messages(self) -> Iterator[_Message]:
         worker = get_worker_info()
-        process, num_processes = (worker.id, worker.num_workers) if worker else (0, 1)
-        target_size_px = (self.input_size_px[0] // 2, self.input_size_px[1] // 2)
-        stream = shuffled(self._stream(), self.seed, self.epoch)
-        for index in range(self.num_batches):
-            encoded = [next(stream) for _ in range(self.global_batch_size)][self.mine]
-            if index % num_processes != process:
+        assert worker is not None, "the loader runs this in its processes only"
+        for plan, reader in _planned(self.source, worker.id, worker.num_workers):
+            slot = self.slots.take(worker.id)
+            if slot is None:  # the consumer keeps all: torch sends this batch as it can
+                yield _Message(None, reader.read_batch(plan, _fresh(self.source)))
                 continue
-            first = index * self.global_batch_size + self.mine.start
-            seeds = [sample_seed(self.seed, self.epoch, first + i) for i in range(len(encoded))]
-            samples = [decode(e) for e in encoded]
-            yield collate(samples, seeds, self.input_size_px, target_size_px)
+            batch = reader.read_batch(plan, self.slots.memory[slot])
+            yield _Message(
+                slot,
+                None,
+                batch.keys,
+                tuple(batch.steps_per_m.tolist()),
+                plan.sample_seeds,
+                batch.depth_units is not None,
+                batch.has_holes,
+            )
 
 
-def train_batches(
-    dataset: TrainBatches, *, loader_processes: int = 0, pin_memory: bool = False
-) -> DataLoader[Batch]:
-    """Load an epoch's batches in this process (0) or in others, ahead of use."""
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=loader_processes,
-        pin_memory=pin_memory,
-        prefetch_factor=4 if loader_processes else None,
-    )
+def _planned(
+    source: BatchSource, process: int, num_processes: int
+) -> Iterator[tuple[BatchPlan, BatchReader]]:
+    """Yield a process's plans, with shards of later ones being fetched meanwhile."""
+    reader = BatchReader(source.shards, source.input_size_px)
+    # A block of the order ahead, so that its shards come while the block before is used.
+    ahead = min(MAX_PLANS_AHEAD, max(BATCHES_AHEAD, BLOCK_SIZE // max(1, source.max_batch_size)))
+    waiting: deque[BatchPlan] = deque()
+    try:
+        for index in range(process, len(source), num_processes):
+            waiting.append(source.plan(index))
+            reader.announce(waiting[-1])
+            if len(waiting) > ahead:
+                yield waiting.popleft(), reader
+        while waiting:
+            yield waiting.popleft(), reader
+    finally:
+        reader.close()
 
 
-def read_samples(
-    shards: Sequence[LocalShard], *, rank: int = 0, world_size: int = 1
-) -> Iterator[Sample]:
-    """Decode each sample exactly once over all ranks, at its own size, in the shards' order."""
-    index = 0
-    for shard in shards:
-        for encoded in shard.read():
-            if index % world_size == rank:
-                yield decode(encoded)
-            index += 1
+def _survives_pickling(error: Exception) -> bool:
+    try:
+        return type(pickle.loads(pickle.dumps(error))) is type(error)
+    except Exception:  # whatever a foreign class's own pickling raises
+        return False
 
 
-def validation_batches(
-    shards: Sequence[LocalShard],
-    *,
-    rank: int,
-    world_size: int,
-    batch_size: int,
-    input_size_px: tuple[int, int],
-) -> Iterator[Batch]:
-    """Yield this rank's share of a split; every sample once, the last batch as long as it comes."""
-    target_size_px = (input_size_px[0] // 2, input_size_px[1] // 2)
-    samples: list[Sample] = []
-    for sample in read_samples(shards, rank=rank, world_size=world_size):
-        samples.append(sample)
-        if len(samples) == batch_size:
-            yield collate(samples, [0] * len(samples), input_size_px, target_size_px)
-            samples = []
-    if samples:
-        yield collate(samples, [0] * len(samples), input_size_px, target_size_px)
+def _fresh(source: BatchSource) -> UInt8[Tensor, " n"]:
+    return torch.empty(num_bytes(source.max_batch_size, source.input_size_px), dtype=torch.uint8)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from densedepth.data.encode import check, encode_depth_png, encode_image_png, quantise_depth
+from densedepth.data.encode import encode_image_png, encode_sample, quantise_depth
 from densedepth.data.listing import ListingBuilder, find_root, require_choice, require_frames
 from densedepth.data.nyu import room_of
 from densedepth.data.split import require_fraction, take_split, without_test
@@ -93,21 +93,22 @@ class NyuLabeled:
                 depth_m = mat[self.kind][index].T
         except (OSError, KeyError, IndexError, ValueError) as error:
             raise BadFrameError(name, f"cannot be read: {error}") from error
-        encoded = EncodedSample(
-            key=frame.key,
-            image=encode_image_png(image),
-            image_format="png",
-            depth_png=encode_depth_png(quantise_depth(depth_m, DEPTH_UNIT_M, name)),
-            depth_unit_m=DEPTH_UNIT_M,
-            info={
-                "dataset": "nyu_labeled",
-                "image_source": f"{MAT_NAME}/images/{index}",
-                "depth_source": f"{MAT_NAME}/{self.kind}/{index}",
-                "index": index,
-            },
+        info = {
+            "dataset": "nyu_labeled",
+            "image_source": f"{MAT_NAME}/images/{index}",
+            "depth_source": f"{MAT_NAME}/{self.kind}/{index}",
+            "index": index,
+        }
+        units = quantise_depth(depth_m, DEPTH_UNIT_M, name)
+        return encode_sample(
+            frame.key,
+            encode_image_png(image),
+            units,
+            DEPTH_UNIT_M,
+            info,
+            image_name=name,
+            depth_name=name,
         )
-        check(encoded, name, name)
-        return encoded
 
     def _read_index(self, path: Path) -> tuple[int, list[str]]:
         """Return how many frames the file holds, and their rooms where it names them."""

@@ -1,5 +1,7 @@
 """An HTTP proxy that spoils chosen replies of a real server: faults that none makes on demand."""
 
+import socket
+import struct
 import threading
 import time
 from collections import Counter, deque
@@ -16,7 +18,12 @@ class Fault(Enum):
 
     LOSE_REPLY = auto()  # the server does the work, the client hears nothing
     CUT_BODY = auto()  # the connection ends after half the body
+    RESET_BODY = auto()  # the connection is reset after half the body
     FLIP_BIT = auto()  # the body arrives with one bit changed
+    SLOW_BODY = auto()  # the body comes in small pieces with pauses
+    RESET_UPLOAD = auto()  # the connection is reset after half of the client's body
+    FLIP_UPLOAD = auto()  # the server gets the client's body with one bit changed
+    SLOW_UPLOAD = auto()  # the client's body is taken in small pieces with pauses
     SLOW_DOWN = auto()  # 503 SlowDown; the server is not asked
     CONFLICT = auto()  # 409 ConditionalRequestConflict; the server is not asked
     NOT_IMPLEMENTED = auto()  # 501; the server is not asked
@@ -27,6 +34,13 @@ _REFUSALS = {
     Fault.CONFLICT: (409, "ConditionalRequestConflict"),
     Fault.NOT_IMPLEMENTED: (501, "NotImplemented"),
 }
+PIECE_PAUSE_S, NUM_PIECES = 0.02, 25
+
+
+def piece_sizes(size: int) -> list[int]:
+    """Cut a length into pieces."""
+    piece = max(1, size // NUM_PIECES)
+    return [min(piece, size - start) for start in range(0, size, piece)]
 
 
 class FaultyProxy:
@@ -35,11 +49,13 @@ class FaultyProxy:
     Attributes:
         url: What AWS_ENDPOINT_URL must be.
         num_requests: How many of each method have come.
+        ranges: The Range headers that have come, in order.
     """
 
     def __init__(self, upstream_url: str) -> None:
         self.upstream = urlsplit(upstream_url).netloc
         self.num_requests: Counter[str] = Counter()
+        self.ranges: list[str] = []
         self.reply_delay_s = 0.0
         self._faults: deque[tuple[str, Fault]] = deque()
         self._lock = threading.Lock()
@@ -72,8 +88,21 @@ def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
         protocol_version = "HTTP/1.1"
 
         def forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             fault = proxy.next_fault(self.command)
+            if wanted := self.headers.get("Range"):
+                proxy.ranges.append(wanted)
+            size = int(self.headers.get("Content-Length", 0))
+            if fault is Fault.RESET_UPLOAD:
+                self.rfile.read(size // 2)
+                self.reset()
+                return
+            if fault is Fault.SLOW_UPLOAD:
+                pieces = [self.take_slowly(n) for n in piece_sizes(size)]
+                body = b"".join(pieces)
+            else:
+                body = self.rfile.read(size)
+            if fault is Fault.FLIP_UPLOAD:
+                body = body[:-1] + bytes([body[-1] ^ 1])
             if fault in _REFUSALS:
                 status, code = _REFUSALS[fault]
                 error = f"<Error><Code>{code}</Code><Message>asked for</Message></Error>".encode()
@@ -100,6 +129,19 @@ def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward  # noqa: N815 - http.server looks for these names
 
+        def take_slowly(self, size: int) -> bytes:
+            time.sleep(PIECE_PAUSE_S)
+            return self.rfile.read(size)
+
+        def reset(self) -> None:
+            """End the connection by RST, as a crash or a firewall does, and not by FIN."""
+            no_linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+            self.close_connection = True
+            # The reply's file object keeps the socket alive, so both are closed here.
+            self.rfile.close()
+            self.connection.close()
+
         def answer(
             self,
             status: int,
@@ -120,10 +162,19 @@ def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
             data = data or b""
             if fault is Fault.FLIP_BIT:
                 data = bytes([data[0] ^ 1]) + data[1:]
-            if fault is Fault.CUT_BODY:
+            if fault in (Fault.CUT_BODY, Fault.RESET_BODY):
                 data = data[: len(data) // 2]
                 self.close_connection = True
+            if fault is Fault.SLOW_BODY:
+                for size in piece_sizes(len(data)):
+                    self.wfile.write(data[:size])
+                    data = data[size:]
+                    time.sleep(PIECE_PAUSE_S)
+                return
             self.wfile.write(data)
+            if fault is Fault.RESET_BODY:
+                time.sleep(0.05)  # what was sent is read before the reset discards it
+                self.reset()
 
         def log_message(self, *args: object) -> None:
             pass

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from densedepth.data.loader import Batch
+from densedepth.data.batch import Batch
 from densedepth.depth_range import DepthRange
 from densedepth.losses import DepthLoss
 from densedepth.model import DenseDepth
@@ -95,6 +95,28 @@ def test_the_moving_average_is_what_is_kept_and_differs_from_the_network():
     assert learner.best_network is learner.ema
     ours = learner.network.conv3.weight
     assert not torch.equal(ours, learner.best_network.conv3.weight)
+
+
+def test_frozen_statistics_of_the_encoder_stay_while_all_weights_learn():
+    learner = make_learner(freeze_encoder_norm=True)
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    train(learner, 1)
+    changed = {
+        name
+        for name, value in learner.network.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    statistics = {name for name in before if "running_" in name or "num_batches" in name}
+    assert statistics
+    assert all(name.startswith("encoder.") for name in statistics)
+    assert not changed & statistics
+    weights = {name for name, _ in learner.network.named_parameters()}
+    assert len(changed & weights) > 0.9 * len(weights)
+    free = make_learner()
+    train(free, 1)
+    assert any(
+        not torch.equal(free.network.state_dict()[name], before[name]) for name in statistics
+    )
 
 
 def test_holes_are_left_out_of_a_masked_training():

@@ -84,7 +84,8 @@ def test_a_driver_killed_at_any_moment_loses_nothing(tmp_path: Path, empty: Path
         f"put_if_absent records/{name}/{_digest(undisturbed, name)}.json" for name in EDGES
     }
     assert expected_runs["e"] == ("FINISHED", {}, {"length": [0]})
-    assert expected_runs["test"] == ("FINISHED", {"name": "test"}, dict.fromkeys(SUMMARY, [0]))
+    once = {figure: [0] for figure in SUMMARY}
+    assert expected_runs["test"] == ("FINISHED", {"name": "test"}, once)
     assert set(expected_runs) == {"test", *EDGES}
 
     for moment, deed in enumerate(deeds):

@@ -72,6 +72,7 @@ def make_shards(**changes: Any) -> ShardSet:
         name: ShardSplit(
             manifest=make_ref(f"{name}/manifest.json", digit),
             shards=(make_ref(f"{name}/000.tar"), make_ref(f"{name}/001.tar")),
+            indexes=(make_ref(f"{name}/000.json"), make_ref(f"{name}/001.json")),
             num_samples_per_shard=counts,
         )
         for name, counts, digit in (

@@ -62,3 +62,8 @@ def test_an_ablation_means_over_the_seeds_that_finished():
     )
     assert table.mean_metric("baseline", "delta1") == pytest.approx(0.5)
     assert ARTIFACT.validate_json(table.model_dump_json()) == table
+
+
+def test_statistics_of_no_weights_cannot_be_kept():
+    with pytest.raises(ValidationError, match=r"freeze_encoder_norm = true keeps the statistics"):
+        Recipe.model_validate({"freeze_encoder_norm": True, "network": {"weights": "none"}})

@@ -1,88 +1,36 @@
-"""Sharding without Ray: one shard's task, the choice of frames, what the planner watches."""
+"""Sharding: what the planner watches; whole runs on a small Ray."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+import ray
 
 from cluster.local_store import LocalStore
+from cluster.monitor import MonitorHandle
+from cluster.resources import Resources
+from cluster.services import Services
 from densedepth.data.formats import make_reader
-from densedepth.data.shards import read_shard
-from densedepth.errors import EmptySplitError, MissingDataError
-from stages.shard import ShardConfig, _jobs, fill_holes, sources, write_one_shard
+from densedepth.errors import DataError, EmptySplitError, MissingDataError
+from stages import shard
+from stages.shard import ShardConfig, cpus_per_task, run, sources
+from stages.shard_jobs import write_jobs
+from tests.stages.raw_frames import write_pair
+from tests.stages.report_artifacts import Recorder
 
-
-def write_pair(root: Path, folder: str, number: int, depth_size=(24, 32)) -> str:
-    """Write a colour and a depth picture in DenseDepth's layout; return the list's line."""
-    rng = np.random.default_rng(number)
-    place = root / "data" / folder / "room_0001_out"
-    place.mkdir(parents=True, exist_ok=True)
-    colour = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
-    depth = rng.integers(20, 250, depth_size, dtype=np.uint8)
-    Image.fromarray(colour).save(place / f"{number}.jpg", quality=95)
-    Image.fromarray(depth).save(place / f"{number}.png")
-    base = f"data/{folder}/room_0001_out/{number}"
-    return f"{base}.jpg,{base}.png\n"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    root = tmp_path / "raw"
-    train = "".join(write_pair(root, "nyu2_train", n) for n in range(1, 9))
-    test = "".join(write_pair(root, "nyu2_test", n) for n in range(1, 3))
-    (root / "data/nyu2_train.csv").write_text(train)
-    (root / "data/nyu2_test.csv").write_text(test)
-    return root
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def config(root: Path, **changes) -> ShardConfig:
-    return ShardConfig(format="nyu_densedepth", root=str(root), samples_per_shard=4, **changes)
-
-
-def write(root: Path, store: LocalStore, split: str = "train", **changes):
-    settings = config(root, **changes)
-    reader = make_reader("nyu_densedepth", str(root))
-    frames = reader.list_frames(split).frames
-    return write_one_shard(settings, store, reader, split, frames)
-
-
-def test_a_shard_holds_the_sources_own_bytes_under_its_digest(root: Path, tmp_path: Path):
-    store = LocalStore(tmp_path / "store")
-    result = write(root, store)
-    assert result["ref"].key.endswith(f"/{result['ref'].sha256}.tar")
-    samples = list(read_shard(store.fetch(result["ref"], tmp_path), result["count"]))
-    originals = {p.read_bytes() for p in (root / "data/nyu2_train").rglob("*.jpg")}
-    assert {s.image for s in samples} <= originals
-    assert result["dense"]
-
-
-def test_equal_frames_are_one_object(root: Path, tmp_path: Path):
-    store = LocalStore(tmp_path / "store")
-    first, second = write(root, store), write(root, store)
-    assert first["ref"] == second["ref"]
-    assert len(list(store.list_keys("shards/"))) == 1
-
-
-def test_a_corrupt_jpeg_and_a_depth_of_another_size_are_left_out_and_told(
-    root: Path, tmp_path: Path
-):
-    place = root / "data/nyu2_train/room_0001_out"
-    names = sorted(
-        f.image_path.stem
-        for f in make_reader("nyu_densedepth", str(root)).list_frames("train").frames
+    return ShardConfig(
+        format="nyu_densedepth", root=str(root), **{"samples_per_shard": 4, **changes}
     )
-    broken, odd = names[0], names[1]
-    (place / f"{broken}.jpg").write_bytes((place / f"{broken}.jpg").read_bytes()[:300])
-    write_pair(root, "nyu2_train", int(odd), depth_size=(12, 32))
-    result = write(root, LocalStore(tmp_path / "store"))
-    reasons = {s.frame: s.reason for s in result["skipped"]}
-    assert len(reasons) == 2
-    assert result["count"] == len(names) - 2
-    text = " ".join(reasons.values())
-    assert f"{broken}.jpg" in text
-    assert "32x24" in text
-    assert "32x12" in text
 
 
 def test_the_planner_sees_a_changed_and_a_missing_file(root: Path):
@@ -98,8 +46,8 @@ def test_the_planner_sees_a_changed_and_a_missing_file(root: Path):
 def test_the_planner_watches_just_the_frames_that_are_sharded(root: Path):
     settings = config(root, max_frames=2)
     reader = make_reader("nyu_densedepth", str(root))
-    jobs, _ = _jobs(settings, reader)
-    used = {str(f.image_path) for _, frames in jobs for f in frames}
+    jobs = write_jobs(reader, root / "jobs", 4, settings.max_frames)
+    used = {str(f.image_path) for job in jobs.jobs for f in jobs.frames(job)}
     watched = {name for name in sources(settings) if name.endswith(".jpg")}
     assert watched == used
 
@@ -115,16 +63,146 @@ def test_an_empty_list_is_an_empty_split(root: Path):
         sources(config(root))
 
 
-def test_filled_depth_has_no_hole_and_keeps_what_was_measured(root: Path):
-    from dataclasses import replace
+def start_ray() -> None:
+    """Start a Ray of two CPUs."""
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=80 * 2**20,
+        runtime_env={"env_vars": {"PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": "ignore"}},
+        log_to_driver=False,
+        logging_level="error",
+    )
 
-    from densedepth.data.encode import decode, encode_depth_png
 
-    reader = make_reader("nyu_densedepth", str(root))
-    sample = reader.read(reader.list_frames("train").frames[0])
-    depth = np.full((24, 32), 2000, dtype=np.uint16)
-    depth[5:12, 5:20] = 0
-    holed = replace(sample, depth_png=encode_depth_png(depth), depth_unit_m=1e-3)
-    filled = decode(fill_holes(holed, 10.0)).depth_m
-    assert (filled > 0).all()
-    np.testing.assert_allclose(filled, 2.0, atol=1e-3)
+@pytest.fixture(scope="module")
+def small_ray() -> Iterator[None]:
+    start_ray()
+    yield
+    ray.shutdown()
+
+
+def services(folder: Path) -> tuple[Services, "Progress"]:
+    progress = Progress()
+    store = LocalStore(folder / "store")
+    handle = MonitorHandle(progress, remote=False)
+    return Services(store, handle, "shard.rooms", "run/shard.rooms/0", "m", folder), progress
+
+
+class Progress(Recorder):
+    """Notes progress and accepts everything for MLflow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def progress(self, stage, done, total, unit, text) -> None:
+        super().progress(stage, done, total, unit, text)
+        self.texts.append(text)
+
+    def track(self, method, *args) -> None:
+        if method == "log_bytes":
+            super().track(method, *args)
+
+
+@pytest.mark.cluster
+def test_a_run_shards_every_split_with_few_tasks_at_once(
+    small_ray, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    at_once: list[int] = []
+    wait = ray.wait
+
+    def noted(handles, **options):
+        at_once.append(len(handles))
+        return wait(handles, **options)
+
+    monkeypatch.setattr(ray, "wait", noted)
+    given, progress = services(tmp_path)
+    shards = run(config(root, samples_per_shard=1, options={"val_fraction": 0.0}), given)
+    assert {name: len(split.shards) for name, split in shards.splits.items()} == {
+        "train": 8,
+        "test": 2,
+    }
+    assert max(at_once) == 4, "twice the CPUs are submitted, not all"
+    assert progress.progress_calls[0] == (0, 10)
+    assert progress.progress_calls[-1] == (10, 10)
+    for ref in shards.objects():
+        given.store.verify(ref)
+    assert shards.dense
+    again, _ = services(tmp_path)
+    assert run(config(root, samples_per_shard=1, options={"val_fraction": 0.0}), again) == shards
+
+
+@pytest.mark.cluster
+def test_bad_frames_are_counted_against_all_frames_and_told(small_ray, root: Path, tmp_path: Path):
+    settings = {"samples_per_shard": 1, "options": {"val_fraction": 0.0}}
+    jobs = write_jobs(
+        make_reader("nyu_densedepth", str(root), val_fraction=0.0), root / "j", 1, None
+    )
+    first = [jobs.frames(job)[0] for job in jobs.jobs[:2]]
+    for frame in first:
+        frame.image_path.write_bytes(frame.image_path.read_bytes()[:200])
+    given, progress = services(tmp_path)
+    shards = run(config(root, max_bad_share=0.2, **settings), given)
+    assert {s.frame for s in shards.skipped} == {frame.key for frame in first}
+    assert shards.splits["train"].num_samples == 6
+    assert progress.texts[-1] == "2 bad"
+    listed = json.loads(progress.files["skipped.json"])
+    assert all("JPEG" in entry["reason"] for entry in listed)
+    with pytest.raises(DataError, match=r"2 of the first \d+ frames \(10 in all\) cannot be used"):
+        run(config(root, max_bad_share=0.19, **settings), given)
+
+
+RUN = """
+import sys
+from pathlib import Path
+from tests.stages import test_shard as here
+import ray
+here.start_ray()
+config = here.config(Path(sys.argv[1]), samples_per_shard=1, options={"val_fraction": 0.0})
+here.run(config, here.services(Path(sys.argv[2]))[0])
+"""
+
+
+@pytest.mark.cluster
+def test_a_run_that_was_killed_does_not_do_finished_shards_again(tmp_path: Path):
+    root = tmp_path / "raw"
+    train = "".join(write_pair(root, "nyu2_train", n) for n in range(1, 150))
+    test = write_pair(root, "nyu2_test", 1)
+    (root / "data/nyu2_train.csv").write_text(train)
+    (root / "data/nyu2_test.csv").write_text(test)
+    command = [sys.executable, "-c", RUN, str(root), str(tmp_path)]
+    store = LocalStore(tmp_path / "store")
+
+    def notes() -> dict[str, int]:
+        return {
+            key: (store.root / key).stat().st_mtime_ns for key in store.list_keys("shard_results/")
+        }
+
+    with subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE) as process:
+        while len(notes()) < 20:
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    time.sleep(2)  # its tasks end with it
+    before = notes()
+    assert 20 <= len(before) < 150
+    assert not list(store.list_keys("manifests/"))
+    again = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    after = notes()
+    assert len(after) == 150
+    assert {key: after[key] for key in before} == before
+    assert len(list(store.list_keys("manifests/"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("num_cpus", "smallest", "num_shards", "expected"),
+    [(2, 2, 100, 1), (64, 16, 4, 8), (64, 4, 4, 4), (64, 64, 16, 4), (0, 0, 4, 1), (8, 8, 0, 8)],
+)
+def test_a_task_takes_more_cpus_where_shards_are_few(
+    monkeypatch, num_cpus, smallest, num_shards, expected
+):
+    has = Resources(num_cpus, 0, False, smallest)
+    monkeypatch.setattr(shard, "cluster_resources", lambda: has)
+    assert cpus_per_task(num_shards) == expected

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,13 +8,21 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from densedepth.data import encode
+from densedepth.data.depth_codec import pack_depth, unpack_depth
 from densedepth.errors import BadFrameError
 from densedepth.sample import EncodedSample
 from tests.densedepth.data.tiny_frames import file_bytes, picture, ramp
 
 
-def sample(image: bytes, depth_png: bytes, unit_m: float = 0.001) -> EncodedSample:
-    return EncodedSample("a", image, encode.image_format(image), depth_png, unit_m, {"n": 1})
+def sample(image: bytes, depth_units: np.ndarray, unit_m: float = 0.001) -> EncodedSample:
+    depth = pack_depth(depth_units)
+    return EncodedSample("a", image, encode.image_format(image), depth, unit_m, {"n": 1})
+
+
+def encoded(image: bytes, depth_units: np.ndarray) -> EncodedSample:
+    return encode.encode_sample(
+        "k", image, depth_units, 0.001, {}, image_name="i.jpg", depth_name="d.png"
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -21,7 +30,7 @@ def test_depth_steps_come_back_exactly(dtype):
     units = ramp(dtype, 1, 255)
     data = encode.encode_depth_png(units)
     assert encode.depth_bits(data) == 8 * units.itemsize
-    back = encode.decode_depth_units(data)
+    back = encode.decode_depth_png(data)
     assert back.dtype == dtype
     np.testing.assert_array_equal(back, units)
     # An independent reader sees the same.
@@ -76,18 +85,18 @@ def test_a_depth_map_is_no_picture_and_a_picture_no_depth_map():
     with pytest.raises(BadFrameError, match="16-bit grey PNG is a depth map"):
         encode.decode_image(file_bytes(ramp(), "PNG"))
     with pytest.raises(BadFrameError, match="this is: 8-bit RGB PNG"):
-        encode.decode_depth_units(file_bytes(picture(), "PNG"))
+        encode.decode_depth_png(file_bytes(picture(), "PNG"))
     with pytest.raises(BadFrameError, match="not a PNG"):
-        encode.decode_depth_units(file_bytes(picture(), "JPEG"))
+        encode.decode_depth_png(file_bytes(picture(), "JPEG"))
     one_bit = io.BytesIO()
     Image.new("1", (8, 8), 1).save(one_bit, "PNG")
     with pytest.raises(BadFrameError, match="this is: 1-bit grey PNG"):
-        encode.decode_depth_units(one_bit.getvalue())
+        encode.decode_depth_png(one_bit.getvalue())
 
 
 def test_decoding_gives_metres_and_keeps_holes():
     units = ramp()
-    decoded = encode.decode(sample(file_bytes(picture(), "JPEG"), encode.encode_depth_png(units)))
+    decoded = encode.decode(sample(file_bytes(picture(), "JPEG"), units))
     assert decoded.key == "a"
     assert decoded.info == {"n": 1}
     assert decoded.depth_m.dtype == np.float32
@@ -98,29 +107,56 @@ def test_decoding_gives_metres_and_keeps_holes():
 @pytest.mark.parametrize("steps_per_m", [25.5, 256, 1000, 6000])
 def test_metres_are_the_floats_nearest_to_the_true_values(steps_per_m):
     units = np.arange(1, 65536, dtype=np.uint16).reshape(5, -1)
-    encoded = sample(file_bytes(picture(), "PNG"), encode.encode_depth_png(units), 1 / steps_per_m)
+    packed = sample(file_bytes(picture(), "PNG"), units, 1 / steps_per_m)
     exact_m = (units.astype(np.float64) / steps_per_m).astype(np.float32)
-    np.testing.assert_array_equal(encode.decode_depth_m(encoded), exact_m)
+    np.testing.assert_array_equal(encode.decode_depth_m(packed), exact_m)
 
 
 def test_a_damaged_sample_is_named_by_its_key():
-    depth = encode.encode_depth_png(ramp())
     with pytest.raises(BadFrameError, match=r"^a\.jpg: corrupt"):
-        encode.decode(sample(file_bytes(picture(), "JPEG")[:-5], depth))
-    with pytest.raises(BadFrameError, match=r"^a\.depth\.png: truncated"):
-        encode.decode(sample(file_bytes(picture(), "JPEG"), depth[:-5]))
+        encode.decode(sample(file_bytes(picture(), "JPEG")[:-5], ramp()))
+    whole = sample(file_bytes(picture(), "JPEG"), ramp())
+    cut = replace(whole, depth=replace(whole.depth, data=whole.depth.data[:-5]))
+    with pytest.raises(BadFrameError, match=r"^a\.depth: damaged"):
+        encode.decode(cut)
+
+
+def test_a_frame_is_packed_with_its_own_picture_and_the_share_that_was_measured():
+    image = file_bytes(picture(), "JPEG")
+    packed = encoded(image, ramp())
+    assert packed.image == image
+    assert packed.depth.num_measured == 16 * 24 - 1
+    np.testing.assert_array_equal(unpack_depth(packed.depth), ramp())
 
 
 def test_a_depth_map_of_another_size_is_refused_with_both_sizes():
-    bad = sample(file_bytes(picture(16, 24), "JPEG"), encode.encode_depth_png(ramp()[:10]))
     with pytest.raises(BadFrameError, match=r"^d\.png: .* is 24x10 .* i\.jpg is 24x16"):
-        encode.check(bad, "i.jpg", "d.png")
+        encoded(file_bytes(picture(16, 24), "JPEG"), ramp()[:10])
 
 
 def test_a_depth_map_without_a_measurement_is_refused():
-    bad = sample(file_bytes(picture(), "JPEG"), encode.encode_depth_png(ramp() * 0))
     with pytest.raises(BadFrameError, match="no pixel is measured"):
-        encode.check(bad, "i.jpg", "d.png")
+        encoded(file_bytes(picture(), "JPEG"), ramp() * 0)
+
+
+def test_a_picture_is_decoded_into_an_array_of_its_size_only():
+    for kind in ("JPEG", "PNG"):
+        data = file_bytes(picture(), kind)
+        out = np.empty((16, 24, 3), np.uint8)
+        encode.decode_image_into(data, out)
+        np.testing.assert_array_equal(out, encode.decode_image(data))
+        with pytest.raises(BadFrameError, match="does not have the 24x17 pixels"):
+            encode.decode_image_into(data, np.empty((17, 24, 3), np.uint8))
+    with pytest.raises(BadFrameError, match="corrupt or truncated"):
+        encode.decode_image_into(file_bytes(picture(), "JPEG")[:-9], out)
+
+
+def test_a_header_that_promises_a_giant_is_not_believed():
+    data = bytearray(file_bytes(picture(), "JPEG"))
+    size = data.index(b"\xff\xc0") + 5
+    data[size : size + 4] = b"\xff\x00\xff\x00"
+    with pytest.raises(BadFrameError, match="65280x65280 pixels; at least 1 and at most"):
+        encode.decode_image(bytes(data))
 
 
 @given(

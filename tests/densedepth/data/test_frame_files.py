@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from densedepth.data.depth_codec import unpack_depth
 from densedepth.data.encode import decode
 from densedepth.data.frame_files import encode_pair, source_name
 from densedepth.errors import BadFrameError
@@ -17,10 +18,11 @@ def frame(tmp_path):
     return frame
 
 
-def test_the_bytes_of_both_files_pass_untouched(frame):
+def test_the_picture_passes_untouched_and_depth_without_loss(frame):
     encoded = encode_pair(frame, MM, {"a": 1}, invalid_values=(65535,))
     assert encoded.image == frame.image_path.read_bytes()
-    assert encoded.depth_png == frame.depth_path.read_bytes()
+    np.testing.assert_array_equal(unpack_depth(encoded.depth), ramp())
+    assert encoded.depth.num_measured == ramp().size - 1
     assert (encoded.key, encoded.image_format, encoded.depth_unit_m) == ("k", "jpg", 0.001)
     assert encoded.info == {"a": 1}
 

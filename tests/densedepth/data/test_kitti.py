@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densedepth.data.depth_codec import unpack_depth
 from densedepth.data.encode import decode
 from densedepth.data.kitti import KittiEigen
 from densedepth.data.velodyne import project_velodyne, read_calibration
@@ -34,12 +35,13 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_annotated_depth_is_found_in_either_tree_and_passes_untouched(root):
+def test_annotated_depth_is_found_in_either_tree_and_loses_nothing(root):
     reader = pickle.loads(pickle.dumps(KittiEigen(root)))
     frame = reader.list_frames("test").frames[0]
     encoded = reader.read(frame)
     assert "val" in frame.depth_path.parts
-    assert encoded.depth_png == frame.depth_path.read_bytes()
+    units = np.asarray(Image.open(frame.depth_path))
+    np.testing.assert_array_equal(unpack_depth(encoded.depth), units)
     assert encoded.image == frame.image_path.read_bytes()
     sample = decode(encoded)
     assert sample.depth_m[12, 10] == 5

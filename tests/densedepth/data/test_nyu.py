@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densedepth.data.depth_codec import unpack_depth
 from densedepth.data.encode import decode
 from densedepth.data.nyu import NyuDenseDepth, NyuSync, room_of
 from densedepth.errors import BadFrameError, DataError, EmptySplitError, MissingDataError
@@ -162,10 +163,10 @@ def test_real_densedepth_frames_have_the_depth_that_their_files_say(samples_root
     for frame, step_m in [(train[0], 10 / 255), (val[-1], 10 / 255), (test[5], 0.001)]:
         encoded = reader.read(frame)
         assert encoded.image == frame.image_path.read_bytes()
-        assert encoded.depth_png == frame.depth_path.read_bytes()
-        raw = np.asarray(Image.open(frame.depth_path)).astype(np.float64)
+        raw = np.asarray(Image.open(frame.depth_path))
+        np.testing.assert_array_equal(unpack_depth(encoded.depth), raw)
         sample = decode(encoded)
-        np.testing.assert_allclose(sample.depth_m, raw * step_m, rtol=1e-6)
+        np.testing.assert_allclose(sample.depth_m, raw.astype(np.float64) * step_m, rtol=1e-6)
         assert sample.image.shape == (480, 640, 3)
         assert 0.4 < sample.depth_m.min() < sample.depth_m.max() <= 10
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densedepth.data.depth_codec import unpack_depth
 from densedepth.data.kitti import GroundTruth, KittiEigen
 from densedepth.data.nyu import NyuDenseDepth
 from densedepth.data.synthetic import room_frame, street_frame, write_kitti_like, write_nyu_like
@@ -75,7 +76,7 @@ def test_the_nyu_reader_finds_every_frame_and_its_depth(nyu: Path) -> None:
         frame = listings[split].frames[1]
         encoded = reader.read(frame)
         assert encoded.depth_unit_m == pytest.approx(step_m)
-        steps = np.asarray(Image.open(io.BytesIO(encoded.depth_png)))
+        steps = unpack_depth(encoded.depth)
         folder, file = frame.image_path.parent.name, frame.image_path.stem
         if split == "train":
             image, depth_m = room_frame(4, "train", int(folder[-8:-4]), int(file) - 1, (48, 64))

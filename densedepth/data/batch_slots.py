@@ -1,0 +1,62 @@
+"""Shared memory that loader processes decode into and that is used again and again.
+
+A batch is 12 MB (8 pictures of 640x480 with depth). A new piece of shared memory for each costs
+more in page faults than the copy that it saves. Here every loader process owns a few slots. It
+decodes into a free one and sends its number; the main process looks at the same memory through
+tensors, and the slot is free again when the last tensor is gone.
+"""
+
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BatchSlots:
+    """The slots of all loader processes; sent to them by torch's own means.
+
+    Attributes:
+        memory: every slot's bytes, shared.
+        is_taken: 1 while a slot is filled or looked at. Its process takes a slot, the main
+            process alone gives it back, so that no lock is needed.
+        num_per_process: slots of one process.
+    """
+
+    memory: tuple[Tensor, ...]
+    is_taken: UInt8[Tensor, " n"]
+    num_per_process: int
+
+    @classmethod
+    def make(cls, num_processes: int, num_per_process: int, size_bytes: int) -> "BatchSlots":
+        """Allocate slots for some processes."""
+        count = num_processes * num_per_process
+        memory = tuple(_shared(size_bytes) for _ in range(count))
+        return cls(memory, _shared(count).zero_(), num_per_process)
+
+    def take(self, process: int) -> int | None:
+        """Take a free slot of a process; None if all are in use."""
+        first = process * self.num_per_process
+        flags = self.is_taken.numpy()
+        for slot in range(first, first + self.num_per_process):
+            if not flags[slot]:
+                flags[slot] = 1
+                return slot
+        return None
+
+    def lend(self, slot: int) -> UInt8[Tensor, " n"]:
+        """Return a filled slot's bytes; it is free again when all tensors on them are gone."""
+        view = self.memory[slot].numpy().view()
+        weakref.finalize(view, _give_back, self.is_taken.numpy(), slot).atexit = False
+        return torch.from_numpy(view)
+
+
+def _shared(size_bytes: int) -> UInt8[Tensor, " n"]:
+    return torch.empty(size_bytes, dtype=torch.uint8).share_memory_()
+
+
+def _give_back(flags: np.ndarray, slot: int) -> None:
+    flags[slot] = 0

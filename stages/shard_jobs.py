@@ -1,0 +1,113 @@
+"""Which frames become which shard: a list on disk, of which one shard's frames are read at a time.
+
+A listing takes about a kilobyte of memory per frame. It is made in a process of its own, which
+writes each shard's frames to a file and ends; sharding itself then needs the same memory for a
+hundred frames and for a hundred million.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from densedepth.errors import EmptySplitError
+from stages.artifacts import SkippedFrame
+
+if TYPE_CHECKING:
+    from densedepth.sample import Frame, Reader, Split
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """A shard to be written.
+
+    Attributes:
+        split: the split it belongs to.
+        num_frames: its frames.
+        offset: where they stand in the list's file, bytes.
+    """
+
+    split: Split
+    num_frames: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class JobList:
+    """All shards to be written, in order.
+
+    Attributes:
+        path: the file with their frames; of this machine and this run alone.
+        jobs: the shards.
+        skipped: lines of the lists that gave no frame.
+    """
+
+    path: Path
+    jobs: tuple[ShardJob, ...]
+    skipped: tuple[SkippedFrame, ...]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of all shards."""
+        return sum(job.num_frames for job in self.jobs)
+
+    def frames(self, job: ShardJob) -> tuple[Frame, ...]:
+        """Read a shard's frames."""
+        with self.path.open("rb") as file:
+            file.seek(job.offset)
+            frames: tuple[Frame, ...] = pickle.load(file)  # this run's own file
+            return frames
+
+
+def write_jobs(
+    reader: Reader, path: Path, samples_per_shard: int, max_frames: int | None
+) -> JobList:
+    """List a data set and write down which frames become which shard.
+
+    Args:
+        reader: the data set.
+        path: the file to write.
+        samples_per_shard: frames of a shard; the last of a split has what is left.
+        max_frames: frames of each split at most.
+
+    Raises:
+        DataError: the data set is missing or a split empty.
+    """
+    jobs: list[ShardJob] = []
+    skipped: list[SkippedFrame] = []
+    with path.open("wb") as file:
+        for split in SPLITS:
+            try:
+                listing = reader.list_frames(split)
+            except EmptySplitError:
+                if split != "val":  # val_fraction = 0 asks for none
+                    raise
+                continue
+            skipped += [
+                SkippedFrame(split=split, frame=s.line, reason=s.reason) for s in listing.skipped
+            ]
+            for frames in _cut(selected(listing.frames, split, max_frames), samples_per_shard):
+                jobs.append(ShardJob(split, len(frames), file.tell()))
+                pickle.dump(frames, file)
+    return JobList(path, tuple(jobs), tuple(skipped))
+
+
+def selected(frames: Sequence[Frame], split: str, max_frames: int | None) -> list[Frame]:
+    """Return the frames that are sharded, in their order; training frames are mixed."""
+    chosen = list(frames)
+    if split == "train":
+        chosen.sort(key=lambda f: hashlib.sha256(f.key.encode()).digest())
+    return chosen[:max_frames]
+
+
+def _cut(frames: Sequence[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    rest = iter(frames)
+    while piece := tuple(itertools.islice(rest, size)):
+        yield piece

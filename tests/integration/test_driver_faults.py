@@ -1,0 +1,155 @@
+"""Drivers that are killed, stopped, doubled and too slow, with real Ray and real training."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.local_store import LocalStore
+from pipeline.history import standing
+from pipeline.records import find_record
+from pipeline.runs import RunState, list_runs
+from tests.integration.test_pipeline import MINI, PROJECT, pipeline
+
+WORDS = ("train.nyu.recipe.epochs=12", "train.nyu.recipe.keep=last", "--to", "train")
+
+
+def start(outputs: Path, *words: str) -> "subprocess.Popen[str]":
+    """Start ``python -m pipeline`` with these words, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *words],
+        cwd=PROJECT,
+        env={**os.environ, "DEPTH_OUTPUTS": str(outputs)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def state_of(outputs: Path) -> RunState | None:
+    runs = list_runs(LocalStore(outputs / "store"))
+    return runs[0] if runs else None
+
+
+def wait_for(outputs: Path, attempt: int, reached: Callable[[RunState], bool]) -> RunState:
+    """Wait until an attempt has reached something."""
+    until = time.monotonic() + 300
+    while time.monotonic() < until:
+        state = state_of(outputs)
+        if state is not None and state.attempt == attempt and reached(state):
+            return state
+        time.sleep(0.2)
+    raise AssertionError(f"never reached; the run is {state_of(outputs)}")
+
+
+def trains(state: RunState) -> bool:
+    """Whether the training has done steps, and is not done."""
+    train = state.stages["train.nyu"]
+    return train.status == "runs" and "loss" in train.note
+
+
+def outputs_with_mini(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "mini.toml").write_text(MINI)
+    return folder
+
+
+def network_of(outputs: Path) -> tuple[str, list[object]]:
+    """Return the digest of the trained network, and its curve without the times."""
+    state = state_of(outputs)
+    assert state is not None
+    record = find_record(
+        LocalStore(outputs / "store"), "train.nyu", state.stages["train.nyu"].fingerprint
+    )
+    assert record is not None
+    curve = [epoch.model_dump(exclude={"seconds"}) for epoch in record.artifact.epochs]
+    return record.artifact.network.sha256, curve
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[str, list[object]]:
+    """The network of a run that nothing happened to."""
+    outputs = outputs_with_mini(tmp_path_factory.mktemp("outputs") / "undisturbed")
+    run = pipeline(outputs, str(outputs / "mini.toml"), *WORDS)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return network_of(outputs)
+
+
+def test_a_run_that_is_killed_then_stopped_ends_as_if_nothing_had_happened(
+    tmp_path: Path, undisturbed
+):
+    from mlflow.tracking import MlflowClient
+
+    outputs = outputs_with_mini(tmp_path / "outputs")
+    store = LocalStore(outputs / "store")
+    first = start(outputs, "run", str(outputs / "mini.toml"), *WORDS)
+    state = wait_for(outputs, 1, trains)
+    assert standing(store, state) == "running"
+
+    second = pipeline(outputs, str(outputs / "mini.toml"), *WORDS)
+    assert second.returncode == 4, second.stdout + second.stderr
+    assert "another driver works on it" in second.stderr
+
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    first.stdout.close()
+    died = wait_for(outputs, 1, lambda state: standing(store, state) == "died")
+    assert died.stages["shard.nyu"].status == "done"
+
+    stopped = start(outputs, "resume", died.run_id)
+    wait_for(outputs, 2, trains)
+    stopped.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    output, _ = stopped.communicate(timeout=60)
+    seconds = time.monotonic() - began
+    assert stopped.returncode == 143, output
+    assert seconds < 30, f"stopping took {seconds:.0f} s"
+    assert "Traceback" not in output
+    killed = state_of(outputs)
+    assert killed is not None
+    assert (killed.status, killed.stages["train.nyu"].status) == ("killed", "killed")
+    assert killed.stages["shard.nyu"].status == "cached"
+    client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("depth").experiment_id
+    statuses = {r.info.run_name: r.info.status for r in client.search_runs([experiment])}
+    assert statuses.pop("shard.nyu") == "FINISHED"
+    assert set(statuses.values()) == {"KILLED"}
+
+    last = start(outputs, "resume", died.run_id)
+    output, _ = last.communicate(timeout=400)
+    assert last.returncode == 0, output
+    assert network_of(outputs) == undisturbed
+    runs = client.search_runs([experiment])
+    names = sorted(run.info.run_name for run in runs)
+    assert names == sorted([died.run_id, "shard.nyu", "train.nyu"])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    train = next(run for run in runs if run.info.run_name == "train.nyu")
+    for name, expected in (("epoch/val_loss", range(12)), ("step/loss", range(3, 39, 3))):
+        steps = [m.step for m in client.get_metric_history(train.info.run_id, name)]
+        assert steps == list(expected), name
+
+
+def test_a_stage_beyond_its_time_limit_is_stopped_and_its_cpus_are_free_again(tmp_path: Path):
+    outputs = outputs_with_mini(tmp_path / "outputs")
+    settings = (
+        'execution.time_limits_s={"train.nyu" = 25}',
+        "train.nyu.recipe.epochs=4000",
+        "ablate.nyu.recipe.epochs=1",
+        "session.num_cpus=2",
+    )
+    words = ["run", str(outputs / "mini.toml"), "--to", "train,ablate", "--keep-going"]
+    driver = start(outputs, *words, *settings)
+    output, _ = driver.communicate(timeout=500)
+    assert driver.returncode == 6, output
+    assert "it took longer than its limit of 25 s" in output
+    state = state_of(outputs)
+    assert state is not None
+    # Both want the two CPUs: one of them could only begin when the other had let them go.
+    assert state.stages["train.nyu"].status == "failed"
+    assert state.stages["ablate.nyu"].status == "done", output

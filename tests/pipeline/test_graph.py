@@ -1,0 +1,85 @@
+"""The graph's drawings: what is in them, and that nothing of a name is markup."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.dag import Node, check_graph
+from pipeline.graph import COLOURS, Look, depths, draw_mermaid, draw_page, draw_text
+from pipeline.runs import StageStatus
+
+NODES = check_graph(
+    Node(name, ModuleType("stage"), None, inputs)
+    for name, inputs in {
+        "shard.a": {},
+        "train.a": {"x": "shard.a"},
+        "evaluate.a": {"x": "shard.a", "y": "train.a"},
+        "report": {"x": {"a": "evaluate.a"}},
+    }.items()
+)
+LOOKS = {
+    "shard.a": Look("up to date", "3 objects <verified> & fine"),
+    "train.a": Look("would run", "lr 1 -> 2"),
+    "evaluate.a": Look("failed", "no luck"),
+    "report": Look("waits", ""),
+}
+
+
+def test_a_node_stands_right_of_all_that_it_needs():
+    assert depths(NODES) == {"shard.a": 0, "train.a": 1, "evaluate.a": 2, "report": 3}
+
+
+def test_every_state_of_a_run_has_a_colour():
+    assert set(StageStatus.__args__) <= set(COLOURS)
+
+
+def test_the_text_has_a_line_per_node_with_what_it_needs():
+    lines = draw_text("Plan", NODES, LOOKS).splitlines()
+    assert lines[0] == "Plan"
+    assert lines[3] == "    evaluate.a  failed  no luck  <- shard.a, train.a"
+
+
+def test_mermaid_has_nodes_states_and_edges():
+    text = draw_mermaid("Plan", NODES, LOOKS)
+    assert 'n0["shard.a<br/>up to date"]' in text
+    assert [line.strip() for line in text.splitlines() if "-->" in line] == [
+        "n0 --> n1",
+        "n0 --> n2",
+        "n1 --> n2",
+        "n2 --> n3",
+    ]
+
+
+def test_the_page_stands_alone_and_shows_notes_as_they_are():
+    page = draw_page("Plan <1>", NODES, LOOKS)
+    assert "<title>Plan &lt;1&gt;</title>" in page
+    assert "3 objects &lt;verified&gt; &amp; fine" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    drawing = page[page.index("<svg") : page.index("</svg>") + 6]
+    tree = ElementTree.fromstring(drawing)
+    assert len(tree.findall("g")) == 4
+    assert len(tree.findall("path")) == 4
+
+
+@pytest.mark.parametrize("form", ["terminal", "mermaid", "html"])
+def test_the_command_draws_a_plan(form, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path / "outputs"))
+    assert main(["graph", "demo", "--format", form]) == 0
+    shown = capsys.readouterr().out
+    assert "evaluate.kitti" in shown
+    assert "would run" in shown
+    target = tmp_path / "drawing"
+    assert main(["graph", "demo", "--format", form, "--output", str(target)]) == 0
+    assert "evaluate.kitti" in target.read_text()
+
+
+def test_the_graph_as_json_has_edges_and_states(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))
+    assert main(["graph", "demo", "--json"]) == 0
+    stages = {row["stage"]: row for row in json.loads(capsys.readouterr().out)["stages"]}
+    assert stages["evaluate.nyu"]["needs"] == ["shard.nyu", "train.nyu"]
+    assert stages["shard.nyu"]["state"] == "would run"

@@ -1,0 +1,141 @@
+"""The verbs that look at runs: status, list, show, diff, verify, on runs of small stages."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.local_store import LocalStore
+from pipeline import fingerprint as fingerprint_module
+from pipeline.cli import main
+from pipeline.lease import Holder, lease_key
+from pipeline.runs import load_run
+from tests.pipeline.small_graph import Settings, errors, execute, executed, graph
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch) -> LocalStore:
+    """A store with a finished run ``one`` and a run ``two`` that failed in b."""
+    executed.clear()
+    errors.clear()
+    monkeypatch.setattr(fingerprint_module, "_reached", lambda module: {})
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))
+    store = LocalStore(tmp_path / "store")
+    execute(graph(), store, run_id="one")
+    execute(graph(b=Settings(text="B", fail="no [luck]")), store, run_id="two")
+    return store
+
+
+def answer(capsys, *words: str) -> str:
+    assert main(words) == 0
+    return capsys.readouterr().out
+
+
+def told(capsys, *words: str):
+    return json.loads(answer(capsys, *words, "--json"))
+
+
+def test_the_newest_run_is_shown_with_each_stages_status_and_why(store, capsys):
+    shown = answer(capsys, "status")
+    assert "two@1  failed" in shown
+    lines = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
+    assert "cached" in lines["a"]
+    assert "ValueError: no [luck]" in lines["b"]
+    assert "python -m pipeline resume two" in shown
+    facts = told(capsys, "status", "one")
+    assert facts["status"] == "finished"
+    assert facts["stages"]["e"]["status"] == "done"
+    assert facts["seconds"] >= 0
+
+
+def test_follow_ends_with_the_run(store, capsys):
+    assert "two@1" in answer(capsys, "status", "two", "--follow")
+
+
+def test_a_driver_that_died_is_told_from_one_that_works(store, capsys, monkeypatch):
+    state = load_run(store, "one")
+    state.status, state.ended_at, state.stages["e"].status = "running", "", "runs"
+    store.put_bytes("runs/one/0001.json", state.model_dump_json().encode())
+    assert told(capsys, "status", "one")["status"] == "died"
+    shown = answer(capsys, "status", "one")
+    assert "one@1  died" in shown
+    assert "e      died" in " ".join(shown.split("  ")) or "died" in shown.split("\ne ")[1][:20]
+    far = Holder(owner=state.owner, run_id="one", host="far", machine="far/x/y", pid=7)
+    store.put_bytes(lease_key("one"), far.data())
+    monkeypatch.setattr("pipeline.history.BEAT_S", 0.1)
+    assert told(capsys, "status", "one")["status"] == "running"
+
+
+def test_runs_are_listed_the_newest_first(store, capsys):
+    rows = told(capsys, "list")
+    assert [(row["run"], row["status"]) for row in rows] == [("two", "failed"), ("one", "finished")]
+    assert (rows[0]["stages_done"], rows[1]["stages_done"], rows[1]["stages"]) == (3, 5, 5)
+    assert "2 runs in file://" in answer(capsys, "list")
+
+
+def test_a_store_without_runs_is_said_to_be_empty(tmp_path: Path, capsys):
+    assert "no runs yet in file://" in answer(capsys, "list", "--store", str(tmp_path / "new"))
+    assert main(["status", "--store", str(tmp_path / "new")]) == 2
+    assert "no runs yet" in capsys.readouterr().err
+
+
+def test_a_run_is_shown_with_results_events_and_configuration(store, capsys):
+    shown = answer(capsys, "show", "one", "--events", "--config")
+    assert "best_epoch 0" in shown
+    assert "run finished" in shown
+    assert '"name": "one"' in shown
+    facts = told(capsys, "show", "one")
+    assert facts["results"]["b"]["made_by"] == "one"
+    assert facts["results"]["b"]["objects"][0]["key"] == "networks/b-b"
+    assert facts["events"][0]["event"] == "run started"
+
+
+def test_a_run_may_be_named_by_its_beginning_and_attempt(store, capsys):
+    assert told(capsys, "show", "on@1")["run_id"] == "one"
+    for name, message in (
+        ("three", "no run 'three' in file://"),
+        ("one@9", "one has no attempt '9'; there are: 1"),
+        ("", "several runs begin with ''"),
+    ):
+        assert main(["show", name]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_diff_names_config_data_code_and_figures(store, capsys):
+    execute(graph(b=Settings(text="long")), store, run_id="two")
+    found = told(capsys, "diff", "one", "two")
+    assert [row["name"] for row in found["config"]] == ["name"]
+    assert found["data"] == []
+    figures = {row["name"]: (row["old"], row["new"], row["note"]) for row in found["metrics"]}
+    assert figures["b train_seconds"] == (6.0, 9.0, "+3")
+    assert not any(name.startswith("a ") for name in figures)
+    shown = answer(capsys, "diff", "one", "two@2")
+    assert "config (1)" in shown
+    assert "data: no difference" in shown
+    assert "b train_seconds" in shown
+
+
+def test_a_diff_between_attempts_shows_changed_code(store, capsys, monkeypatch):
+    changed = {"densedepth/losses.py": ("22", ())}
+    before = {"densedepth/losses.py": ("11", ())}
+    monkeypatch.setattr(fingerprint_module, "_reached", lambda module: before)
+    execute(graph(), store, run_id="three")
+    monkeypatch.setattr(fingerprint_module, "_reached", lambda module: changed)
+    execute(graph(), store, run_id="three")
+    code = told(capsys, "diff", "three@1", "three@2")["code"]
+    assert {"name": "a densedepth/losses.py", "old": "11", "new": "22", "note": ""} in code
+
+
+def test_verify_reads_everything_and_names_what_is_damaged(store, capsys):
+    assert "all as they should be" in answer(capsys, "verify")
+    assert told(capsys, "verify", "one")["damaged"] == []
+    path = Path(store.url_of("networks/b-b").removeprefix("file://"))
+    path.write_bytes(b"B" + path.read_bytes()[1:])
+    Path(store.url_of("networks/e-e").removeprefix("file://")).unlink()
+    assert main(["verify", "--json"]) == 1
+    damaged = {row["key"]: row for row in json.loads(capsys.readouterr().out)["damaged"]}
+    assert set(damaged) == {"networks/b-b", "networks/e-e"}
+    assert "its sha256 is" in damaged["networks/b-b"]["problem"]
+    assert "there is no such object" in damaged["networks/e-e"]["problem"]
+    assert main(["verify"]) == 1
+    assert "2 of 5 objects are not what they should be" in capsys.readouterr().out

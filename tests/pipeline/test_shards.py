@@ -1,0 +1,198 @@
+"""Tests of pipeline/shards.py: the command, its output and its exit codes."""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cluster.local_store import LocalStore
+from pipeline.fingerprint import Fingerprint
+from pipeline.records import StageRecord, publish_record
+from pipeline.shards import main
+from stages.artifacts import ShardSet
+from stages.shard import ShardConfig
+from tests.stages.raw_frames import write_data_set
+from tests.stages.test_shard_check import shard_all
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
+    """A store with one data set, in the place where runs put it."""
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path / "outputs"))
+    store = LocalStore(tmp_path / "outputs/store")
+    root = write_data_set(tmp_path / "raw")
+    options = {"val_fraction": 0.0}
+    config = ShardConfig(
+        format="nyu_densedepth", root=str(root), samples_per_shard=4, options=options
+    )
+    fingerprint = Fingerprint(
+        code={}, config=config.model_dump(mode="json"), inputs={}, sources={}, libraries={}
+    )
+    record = StageRecord(
+        node="shard.rooms",
+        fingerprint=fingerprint,
+        artifact=shard_all(config, store, tmp_path),
+        seconds=1.0,
+        finished_at="2026-11-22T00:00:00+00:00",
+        run_id="x",
+        mlflow_run_id="y",
+    )
+    publish_record(store, record)
+    (tmp_path / "rooms.toml").write_text(
+        f'[shard.rooms]\nformat = "nyu_densedepth"\nroot = "{root}"\n'
+    )
+    return store
+
+
+@pytest.fixture
+def shards(store: LocalStore) -> ShardSet:
+    data = json.loads(store.get_bytes("records/shard.rooms/latest.json"))
+    return ShardSet.model_validate(data["artifact"])
+
+
+def run(store: LocalStore, *arguments: str) -> int:
+    return main([*arguments, "--store", str(store.root)])
+
+
+def printed(capsys: pytest.CaptureFixture[str]):
+    return json.loads(capsys.readouterr().out)
+
+
+def test_info_says_what_is_there(store, shards, capsys):
+    assert run(store, "info") == 0
+    shown = capsys.readouterr().out
+    assert "rooms: depth 0.1 to 10 m, dense" in shown
+    train = shards.splits["train"]
+    line = next(line for line in shown.splitlines() if line.startswith("train"))
+    assert line.split()[:3] == ["train", "8", "2"]
+    assert "32x24" in line
+    assert "8 bits" in line
+    assert train.manifest.sha256[:16] in line
+    assert run(store, "info", "--json") == 0
+    (fact,) = printed(capsys)
+    assert fact["splits"]["train"]["version"] == train.manifest.sha256
+    assert fact["splits"]["test"]["num_samples"] == 2
+    assert fact["splits"]["train"]["colour"] == ["jpg"]
+    assert fact["splits"]["train"]["dataset"] == "nyu_densedepth"
+
+
+def test_verify_and_repair_tell_by_their_exit_codes(store, shards, capsys):
+    assert run(store, "verify") == 0
+    assert "rooms: all 10 samples are as they were written" in capsys.readouterr().out
+    tar = shards.splits["train"].shards[0]
+    before = store.get_bytes(tar.key)
+    store.put_bytes(tar.key, before[:-600])
+    assert run(store, "verify") == 1
+    assert f"rooms: train: truncated shard {tar.key}" in capsys.readouterr().out
+    assert run(store, "verify", "--json") == 1
+    (damage,) = printed(capsys)["rooms"]
+    assert (damage["object"], damage["problem"], damage["key"]) == ("shard", "truncated", tar.key)
+    assert run(store, "repair") == 0
+    assert "1 damaged, 1 mended" in capsys.readouterr().out
+    assert store.get_bytes(tar.key) == before
+    assert run(store, "repair", "--json") == 0
+    assert printed(capsys) == []
+
+
+def test_repair_fails_where_something_is_left(store, shards, capsys, tmp_path: Path):
+    store.delete(shards.splits["test"].shards[0].key)
+    for picture in (tmp_path / "raw").rglob("nyu2_test/**/*.jpg"):
+        picture.unlink()
+    assert run(store, "repair") == 1
+    shown = capsys.readouterr().out
+    assert "cannot be made anew: " in shown
+    assert "1 damaged, 0 mended" in shown
+
+
+def test_repair_without_the_raw_data_says_so(store, shards, capsys, tmp_path: Path):
+    store.delete(shards.splits["test"].shards[0].key)
+    (tmp_path / "raw").rename(tmp_path / "elsewhere")
+    assert run(store, "repair") == 1
+    assert "does not exist; set `root`" in capsys.readouterr().out
+
+
+def test_preview_draws_colour_beside_depth(store, tmp_path: Path, capsys):
+    sheet = tmp_path / "new/sheet.png"
+    assert run(store, "preview", "--samples", "3", "--output", str(sheet)) == 0
+    assert capsys.readouterr().out.strip() == str(sheet)
+    picture = np.asarray(Image.open(sheet).convert("RGB"))
+    # Two columns of colour and depth, each 240 pixels wide; two rows for three samples.
+    assert picture.shape[1] == 2 * (2 * 240 + 3 * 6)
+    assert picture.shape[0] == 18 + 6 + 2 * (180 + 18 + 6)
+    # The last place is empty, the others are not.
+    assert (picture[-150:-50, 600:900] == 255).all()
+    assert (picture[-150:-50, 20:220] != 255).any()
+    assert run(store, "preview", "--split", "val") == 2
+    assert "has no split 'val'; it has train, test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["files", "tars"])
+def test_export_writes_the_same_pixels_as_plain_png(store, tmp_path: Path, form: str):
+    target = tmp_path / "plain"
+    assert run(store, "export", "--output", str(target), "--form", form) == 0
+    sources = sorted((tmp_path / "raw").rglob("nyu2_train/**/*.png"))
+    found: dict[str, bytes] = {}
+    if form == "files":
+        found = {p.name: p.read_bytes() for p in (target / "rooms/train").iterdir()}
+    else:
+        assert sorted(p.name for p in (target / "rooms").iterdir()) == [
+            "test-000000.tar",
+            "train-000000.tar",
+            "train-000001.tar",
+        ]
+        for path in (target / "rooms").glob("train-*.tar"):
+            with tarfile.open(path) as tar:
+                found |= {m.name: tar.extractfile(m).read() for m in tar}
+    assert len(found) == 3 * len(sources) == 24
+    for source in sources:
+        (name,) = (n for n in found if n.endswith(f"-{source.stem}.depth.png"))
+        ours = np.asarray(Image.open(io.BytesIO(found[name])))
+        np.testing.assert_array_equal(ours, np.asarray(Image.open(source)))
+        assert ours.dtype == np.uint8
+        key = name.removesuffix(".depth.png")
+        assert found[f"{key}.jpg"] == source.with_suffix(".jpg").read_bytes()
+        assert json.loads(found[f"{key}.json"])["depth_unit_m"] == pytest.approx(10 / 255)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "--dataset", "romms"], "has no data set 'romms'; it has rooms"),
+        (["export"], "--output FOLDER is missing"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_done(store, capsys, arguments, message):
+    assert run(store, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_store_without_data_sets_is_a_mistake(tmp_path: Path, capsys):
+    assert main(["info", "--store", str(tmp_path)]) == 2
+    assert "has no sharded data set: run the pipeline first" in capsys.readouterr().err
+    assert main(["info", "--store", "gs://x"]) == 2
+    assert "is no store URL" in capsys.readouterr().err
+    assert main(["info", "no_such_preset"]) == 2
+    assert "no such preset" in capsys.readouterr().err
+
+
+def test_a_preset_names_the_store_and_the_data_sets(store, tmp_path: Path):
+    command = [sys.executable, "-m", "pipeline", "shards", "verify", str(tmp_path / "rooms.toml")]
+    shown = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "rooms: all 10 samples" in shown.stdout
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x"])
+def test_a_wrong_number_of_samples_is_refused(text: str, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["preview", "--samples", text])
+    assert caught.value.code == 2
+    assert "--samples" in capsys.readouterr().err

@@ -1,0 +1,213 @@
+"""A matrix of changes against the stages that must and must not become stale.
+
+On the project's own graph and a copy of its own code: every stage has a record of its present
+fingerprint, then one thing changes, and the plan is asked what would run.
+"""
+
+import importlib.metadata
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cluster.local_store import LocalStore
+from pipeline import fingerprint as module
+from pipeline.config import load_config
+from pipeline.dag import Node, build_graph
+from pipeline.plan import make_plan
+from pipeline.records import StageRecord, publish_record
+from stages.artifacts import ReportFiles
+from tests.integration.test_bad_input import data_set
+
+PROJECT = Path(__file__).resolve().parents[2]
+PACKAGES = ("pipeline", "stages", "cluster", "densedepth")
+SHARD, TRAIN, ABLATE, EVALUATE = "shard.nyu", "train.nyu", "ablate.nyu", "evaluate.nyu"
+ALL = {SHARD, TRAIN, ABLATE, EVALUATE, "report", "register"}
+AFTER_TRAIN = {TRAIN, EVALUATE, "report", "register"}
+AFTER_TRAINING_CODE = AFTER_TRAIN | {ABLATE}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory) -> Path:
+    """Where what is known of parsed files is kept, for all tests of this file."""
+    folder: Path = tmp_path_factory.mktemp("outputs")
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, outputs: Path, monkeypatch) -> Path:
+    """A copy of the project's code, from which fingerprints are taken."""
+    for package in PACKAGES:
+        shutil.copytree(PROJECT / package, tmp_path / "code" / package)
+    monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path / "code")
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(outputs))
+    data_set(tmp_path / "raw")
+    return tmp_path
+
+
+def forget() -> None:
+    """Forget what this process knows of files and libraries, as a new one would."""
+    module._reached.cache_clear()
+    module._read.cache_clear()
+    module._version.cache_clear()
+    module._sources.clear()
+
+
+def graph_of(project: Path, *overrides: str) -> dict[str, Node]:
+    words = [f"shard.nyu.root={project / 'raw'}", "train.nyu.recipe.network.weights=none"]
+    return build_graph(load_config("nyu_small", [*words, *overrides]))
+
+
+def stale(project: Path, *overrides: str) -> dict[str, str]:
+    """Return the stages that would run, with why."""
+    forget()
+    plan = make_plan(graph_of(project, *overrides), LocalStore(project / "store"))
+    return {name: decision.reason for name, decision in plan.items() if decision.runs}
+
+
+@pytest.fixture
+def done(project: Path) -> Path:
+    """The same, with a record of every stage."""
+    forget()
+    store = LocalStore(project / "store")
+    ref = store.put_bytes("reports/x", b"x")
+    graph = graph_of(project)
+    for _ in graph:  # a stage's fingerprint is known once those before it have records
+        plan = make_plan(graph, store)
+        for decision in plan.values():
+            if decision.runs and decision.fingerprint is not None:
+                record = StageRecord(
+                    node=decision.node,
+                    fingerprint=decision.fingerprint,
+                    artifact=ReportFiles(html=ref, markdown=ref, data=ref),
+                    seconds=1.0,
+                    finished_at="2026-01-01T00:00:00+00:00",
+                    run_id="test",
+                    mlflow_run_id="",
+                )
+                publish_record(store, record)
+    assert set(graph) == ALL
+    assert stale(project) == {}
+    return project
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("shard.nyu.max_frames=8", ALL),
+        ("train.nyu.recipe.optimiser.learning_rate=3e-4", ALL - {SHARD}),  # ablate inherits it
+        ("train.nyu.max_failures=5", AFTER_TRAIN),
+        ("ablate.nyu.seeds=[0, 1]", {ABLATE, "report", "register"}),
+        ("evaluate.nyu.num_pictures=1", {EVALUATE, "report", "register"}),
+        ("report.title=Another", {"report", "register"}),
+        ("register.model_prefix=other", {"register"}),
+        ("session.num_cpus=3", set()),
+        ("execution.max_retries=7", set()),
+        ("tracking.experiment=other", set()),
+    ],
+)
+def test_a_setting_makes_its_own_stage_stale_and_what_follows(done: Path, override, expected):
+    reasons = stale(done, override)
+    assert set(reasons) == expected
+    if expected:
+        first = next(iter(reasons.values()))
+        key = override.partition("=")[0].split(".")[-1]
+        assert key in first
+        assert " -> " in first
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("densedepth/losses.py", AFTER_TRAINING_CODE),
+        ("densedepth/augment.py", AFTER_TRAINING_CODE),
+        ("densedepth/data/nyu.py", ALL),
+        ("densedepth/protocols.py", {EVALUATE, "report", "register"}),
+        ("densedepth/pictures.py", {EVALUATE, "report", "register"}),
+        ("densedepth/serving.py", {"register"}),
+        ("stages/shard.py", ALL),
+        ("stages/train.py", AFTER_TRAIN),
+        ("stages/worker.py", AFTER_TRAINING_CODE),
+        ("stages/ablate.py", {ABLATE, "report", "register"}),
+        ("stages/reporting/tables.py", {"report", "register"}),
+        ("stages/register.py", {"register"}),
+        ("cluster/storage.py", set()),
+        ("cluster/tracking.py", set()),
+        ("pipeline/executor.py", set()),
+        ("pipeline/config.py", set()),
+    ],
+)
+def test_code_makes_the_stages_stale_that_reach_it(done: Path, file, expected):
+    path = done / "code" / file
+    append(path, "\n\n# A comment changes nothing.\n")
+    assert stale(done) == {}
+    append(path, "\nCHANGED = 1\n")
+    reasons = stale(done)
+    assert set(reasons) == expected
+    for name in expected:
+        assert reasons[name] == f"code {file}" or reasons[name].startswith("after ")
+
+
+def test_another_layout_or_docstring_of_every_file_changes_nothing(done: Path):
+    for package in ("stages", "densedepth"):
+        for path in (done / "code" / package).rglob("*.py"):
+            text = path.read_text()
+            if text.startswith('"""') and "from __future__" not in text:
+                text = '"""Another docstring."""\n\n\n' + text[text.index('"""', 3) + 3 :]
+            path.write_text(text + "\n\n\n# The end.\n")
+    assert stale(done) == {}
+
+
+def test_the_reports_template_makes_the_report_stale(done: Path):
+    append(done / "code/stages/report.html.j2", "<p>more</p>")
+    assert stale(done) == {
+        "report": "code stages/report.html.j2",
+        "register": "after report",
+    }
+
+
+def test_a_changed_and_a_lost_raw_file_make_the_data_stale(done: Path):
+    frame = next((done / "raw/data/nyu2_train").rglob("*.jpg"))
+    frame.write_bytes(frame.read_bytes() + b"\0")
+    reasons = stale(done)
+    assert set(reasons) == ALL
+    assert reasons[SHARD] == f"1 source file changed: {frame.name}"
+    frame.unlink()
+    reasons = stale(done)
+    assert set(reasons) == ALL
+    assert frame.name in reasons[SHARD]
+
+
+def test_a_file_of_weights_makes_the_training_stale(done: Path, tmp_path: Path):
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"1")
+    assert set(stale(done, f"train.nyu.recipe.network.weights={weights}")) == AFTER_TRAIN
+
+
+@pytest.mark.parametrize(
+    ("library", "expected"),
+    [
+        ("torch", ALL - {SHARD}),  # no reader needs it
+        ("simplejpeg", ALL),
+        ("pydantic", set()),
+        ("mlflow", set()),
+        ("boto3", set()),
+    ],
+)
+def test_a_library_counts_where_it_decides(done: Path, monkeypatch, library, expected):
+    version = importlib.metadata.version
+    monkeypatch.setattr(
+        module.importlib.metadata,
+        "version",
+        lambda name: "99.0" if name == library else version(name),
+    )
+    reasons = stale(done)
+    assert set(reasons) == expected
+    if expected:
+        assert f"library {library}" in next(iter(reasons.values()))
+    monkeypatch.undo()
+    forget()

@@ -1,0 +1,104 @@
+"""``gc``: what nothing refers to goes, everything else stays."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.local_store import LocalStore
+from pipeline import fingerprint as fingerprint_module
+from pipeline.cli import main
+from pipeline.lease import Lease, lease_key, this_process
+from pipeline.runs import load_run
+from tests.pipeline.small_graph import Settings, errors, execute, executed, graph
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch) -> LocalStore:
+    executed.clear()
+    errors.clear()
+    monkeypatch.setattr(fingerprint_module, "_reached", lambda module: {})
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))
+    store = LocalStore(tmp_path / "store")
+    execute(graph(), store, run_id="one")
+    return store
+
+
+def garbage(capsys, *words: str) -> set[str]:
+    assert main(["gc", "--json", *words]) == 0
+    return set(json.loads(capsys.readouterr().out)["objects"])
+
+
+def test_a_store_of_finished_runs_has_nothing_to_delete(store, capsys):
+    assert garbage(capsys) == set()
+    assert main(["gc"]) == 0
+    assert "everything is referred to" in capsys.readouterr().out
+
+
+def test_leftovers_are_listed_and_only_deleted_on_demand(store, capsys):
+    leftovers = {
+        "networks/half-done.safetensors",
+        "shards/ab/abcd.tar",
+        "ray/one-a-000000000000/checkpoint/state.pt",
+        "claims/a/of-the-dead",
+    }
+    for key in leftovers:
+        store.put_bytes(key, b"rest")
+    store.put_bytes("mlflow/1/model", b"not the pipeline's")
+    before = set(store.list_keys())
+    assert garbage(capsys) == leftovers
+    assert set(store.list_keys()) == before
+    assert main(["gc"]) == 0
+    assert "4 objects, 0.0 MB would be deleted; do it with --delete" in capsys.readouterr().out
+    assert garbage(capsys, "--delete") == leftovers
+    assert set(store.list_keys()) == before - leftovers
+    executed.clear()
+    execute(graph(), store, run_id="one")
+    assert executed == []
+
+
+def test_what_a_stopped_run_needs_to_go_on_stays(store, capsys):
+    execute(graph(b=Settings(text="B", fail="no luck")), store, run_id="two")
+    digest = load_run(store, "two").stages["b"].fingerprint[:12]
+    kept, done = f"ray/two-b-{digest}/state.pt", "ray/one-b-aaaaaaaaaaaa/state.pt"
+    for key in (kept, done):
+        store.put_bytes(key, b"checkpoint")
+    assert garbage(capsys) == {done}
+
+
+def test_forgotten_runs_go_with_the_results_that_only_they_used(store, capsys):
+    execute(graph(b=Settings(text="B")), store, run_id="two")
+    assert garbage(capsys, "--keep-runs", "2") == set()
+    gone = garbage(capsys, "--keep-runs", "1", "--delete")
+    assert {"networks/b-b", "runs/one/0001.json", "runs/one/0001.jsonl"} <= gone
+    assert {"networks/a-a", "networks/b-B"}.isdisjoint(gone)
+    executed.clear()
+    execute(graph(b=Settings(text="B")), store, run_id="two")
+    assert executed == []
+    execute(graph(), store, run_id="one")
+    assert executed == ["b", "e"]
+
+
+def test_nothing_is_deleted_while_a_run_works(store, capsys):
+    store.put_bytes("networks/half-done", b"being written")
+    driver = Lease(store, lease_key("one"), this_process("one"))
+    assert driver.try_acquire()
+    assert main(["gc", "--delete"]) == 4
+    assert "works with file://" in capsys.readouterr().err
+    assert store.stat("networks/half-done") is not None
+    driver.release()
+    assert garbage(capsys, "--delete") == {"networks/half-done"}
+
+
+def test_no_run_begins_while_the_store_is_swept(store, monkeypatch):
+    monkeypatch.setattr("pipeline.lease.BEAT_S", 0.05)
+    sweeper = Lease(store, "sweep/lease", this_process("gc"))
+    assert sweeper.try_acquire()
+    error, _, _ = execute(graph(b=Settings(text="B")), store, run_id="two")
+    assert "is being swept by run gc" in str(error)
+    sweeper.release()
+
+
+def test_a_negative_number_of_runs_is_refused(store, capsys):
+    assert main(["gc", "--keep-runs", "-1"]) == 2
+    assert "--keep-runs -1" in capsys.readouterr().err
