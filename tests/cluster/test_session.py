@@ -52,7 +52,7 @@ def test_a_task_whose_process_dies_may_be_tried_again(session: Session):
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_task_that_is_cancelled_ends_soon_and_is_not_tried_again(session: Session, force: bool):
-    handle = session.submit(time.sleep, 600)
+    handle = session.submit(lambda: time.sleep(600))
     assert session.wait([handle], 3.0) == []
     session.cancel(handle, force=force)
     error = outcome(session, handle)
@@ -62,7 +62,7 @@ def test_a_task_that_is_cancelled_ends_soon_and_is_not_tried_again(session: Sess
 
 
 def test_the_first_task_that_is_done_ends_the_waiting(session: Session):
-    slow, quick = session.submit(time.sleep, 600), session.submit(lambda: 1)
+    slow, quick = session.submit(lambda: time.sleep(600)), session.submit(lambda: 1)
     began = time.monotonic()
     done: list[object] = []
     while not done and time.monotonic() - began < 60:
