@@ -52,7 +52,7 @@ def test_a_task_whose_process_dies_may_be_tried_again(session: Session):
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_task_that_is_cancelled_ends_soon_and_is_not_tried_again(session: Session, force: bool):
-    handle = session.submit(lambda: time.sleep(600))
+    handle = session.submit(lambda: [time.sleep(0.1) for _ in range(6000)])
     assert session.wait([handle], 3.0) == []
     session.cancel(handle, force=force)
     error = outcome(session, handle)
