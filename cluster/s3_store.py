@@ -149,7 +149,8 @@ class S3Store(ObjectStore):
                 Bucket=self.bucket, Prefix=above + prefix
             )
             names = (entry["Key"] for page in pages for entry in page.get("Contents", []))
-            yield from (name.removeprefix(above) for name in names)
+            # A name with '/' at its end stands for a folder: pyarrow leaves such for Ray.
+            yield from (name.removeprefix(above) for name in names if not name.endswith("/"))
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens if it is not there."""
