@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +33,7 @@ import numpy as np
 import simplejpeg
 import torch
 from pcodec import standalone
+from torch import Tensor
 
 from benchmarks import loader_peers as peers
 from benchmarks.pairs import SIZE_PX, Pair, make_pairs
@@ -139,25 +141,27 @@ def decode_alone(folder: Path) -> dict[str, float]:
 
 def compare(folder: Path, rows: list[str]) -> None:
     """Make sure that all rows deliver the same tensors."""
-    reference = {
-        key: (image.clone(), depth_m.clone())
-        for batch in peers.read_files("totensor")(folder / "files", 0)
-        for key, image, depth_m in zip(*batch, strict=True)
-    }
+    reference = {}
+    for batch in peers.read_files("totensor")(folder / "files", 0):
+        for key, image, depth_m in zip(*batch, strict=True):
+            reference[key] = (_digest(image), depth_m.clone())
     for name in [*rows, FLOAT]:
         row = OURS if name == FLOAT else ROWS[name]
         seen, largest = 0, 0.0
         for batch in row.read()(folder / row.folder, 0):
             for key, image, depth_m in zip(*batch, strict=True):
-                expected_image, expected_m = reference[key]
-                difference = float((image - expected_image).abs().max())
+                digest, expected_m = reference[key]
                 largest = max(largest, float((depth_m / expected_m - 1).abs().max()))
-                if difference > 1e-7 or largest > 1e-5:
+                if _digest(image) != digest or largest > 1e-5:
                     raise SystemExit(f"{name}: {key} differs, the timing would mean nothing")
                 seen += 1
         if seen < len(reference) - peers.BATCH_SIZE:
             raise SystemExit(f"{name}: {seen} of {len(reference)} pairs")
         print(f"equal: {name:38} {seen} pairs, depth to {largest:.0e}", flush=True)
+
+
+def _digest(image: Tensor) -> int:
+    return zlib.crc32(image.contiguous().numpy())
 
 
 def _cpu_s() -> float:
