@@ -22,8 +22,8 @@ check: setup  ## format, lint, types, import contracts
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: setup  ## every benchmark, each against a peer in the same run
-	$(PY) -m benchmarks
+bench: .cache/bench/.installed  ## every benchmark, each against a peer in the same run
+	.cache/bench/bin/python -m benchmarks
 
 ui: setup  ## MLflow's pages for the default outputs, on loopback
 	MLFLOW_DISABLE_TELEMETRY=true $(PY) -m mlflow ui --host 127.0.0.1 --port $(MLFLOW_PORT) \
@@ -34,6 +34,15 @@ setup: .venv/.installed
 lock: $(if $(findstring .cache,$(UV)),$(UV))  ## pin and hash the dependencies of pyproject.toml anew
 	$(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
 		--python-version 3.11 --group dev pyproject.toml --quiet -o requirements.lock
+
+# Peers want other versions of what the project uses: they get an environment of their own.
+.cache/bench/.installed: requirements.lock pyproject.toml .venv/.installed
+	test -x .cache/bench/bin/python || $(UV) venv --quiet --python $(PY) .cache/bench
+	grep -E '^(torch|torchvision|numpy|pillow|simplejpeg|pcodec|webdataset)==' requirements.lock \
+		| sed 's/ *\\$$//' > .cache/bench/constraints.txt
+	$(UV) pip install --quiet --python .cache/bench/bin/python \
+		--constraint .cache/bench/constraints.txt --group dev --group bench --editable .
+	touch $@
 
 clean:  ## everything that make or the pipeline wrote, the outputs too
 	rm -rf .venv .cache outputs build *.egg-info

@@ -8,7 +8,7 @@ requests with backoff; :mod:`cluster.s3_transfer` goes on where data is at stake
 boto3 is imported at the first call.
 """
 
-import base64
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -27,7 +27,14 @@ from cluster.errors import (
 )
 from cluster.s3_client import s3_client
 from cluster.s3_errors import s3_errors, status_of
-from cluster.s3_transfer import patiently, read_into, sleep_about
+from cluster.s3_transfer import (
+    base64_of,
+    patiently,
+    read_into,
+    send_parts,
+    sha256_of_head,
+    sleep_about,
+)
 from cluster.storage import ObjectInfo, ObjectRef, ObjectStore, checked_key
 
 _PART_BYTES = 64 << 20
@@ -137,7 +144,7 @@ class S3Store(ObjectStore):
                 if status_of(error.response) == 404:
                     return None
                 raise
-        return ObjectInfo(key=key, size_bytes=head["ContentLength"], sha256=_sha256_of(head))
+        return ObjectInfo(key=key, size_bytes=head["ContentLength"], sha256=sha256_of_head(head))
 
     def _read_sha256(self, key: str) -> str:
         return self._read(key, lambda body: _copy(body, len))[1]
@@ -149,7 +156,8 @@ class S3Store(ObjectStore):
                 Bucket=self.bucket, Prefix=above + prefix
             )
             names = (entry["Key"] for page in pages for entry in page.get("Contents", []))
-            yield from (name.removeprefix(above) for name in names)
+            # A name with '/' at its end stands for a folder: pyarrow leaves such for Ray.
+            yield from (name.removeprefix(above) for name in names if not name.endswith("/"))
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens if it is not there."""
@@ -192,7 +200,7 @@ class S3Store(ObjectStore):
             Key=self._name(ref.key),
             Body=body,
             ContentLength=ref.size_bytes,
-            ChecksumSHA256=_base64_of(ref.sha256),
+            ChecksumSHA256=base64_of(ref.sha256),
             **condition,
         )
 
@@ -250,18 +258,9 @@ class S3Store(ObjectStore):
             "create_multipart_upload", ChecksumAlgorithm="SHA256", Metadata={"sha256": ref.sha256}
         )
         target["UploadId"] = begun["UploadId"]
-        digest = hashlib.sha256()
-        parts: list[dict[str, Any]] = []
-        file.seek(0)
         try:
-            while data := file.read(part_bytes):
-                digest.update(data)
-                checksum = _base64_of(hashlib.sha256(data).hexdigest())
-                number = len(parts) + 1
-                reply = ask("upload_part", PartNumber=number, Body=data, ChecksumSHA256=checksum)
-                part = {"PartNumber": number, "ETag": reply["ETag"], "ChecksumSHA256": checksum}
-                parts.append(part)
-            if digest.hexdigest() != ref.sha256:
+            parts, sha256 = send_parts(file, part_bytes, functools.partial(ask, "upload_part"))
+            if sha256 != ref.sha256:
                 raise self._changed(ref)
             ask("complete_multipart_upload", MultipartUpload={"Parts": parts})
         except BaseException:
@@ -287,20 +286,6 @@ class S3Store(ObjectStore):
 
 def _ref_of(key: str, data: bytes) -> ObjectRef:
     return ObjectRef(key=key, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-
-def _base64_of(sha256: str) -> str:
-    return base64.b64encode(bytes.fromhex(sha256)).decode()
-
-
-def _sha256_of(head: dict[str, Any]) -> str | None:
-    """Digest of the whole object in hex, where the reply to HEAD tells it."""
-    checksum = head.get("ChecksumSHA256", "")
-    if "-" in checksum:  # of the parts' checksums: see _put_in_parts
-        sha256 = head.get("Metadata", {}).get("sha256")
-    else:
-        sha256 = base64.b64decode(checksum).hex()
-    return sha256 or None
 
 
 def _copy(body: Any, write: Callable[[bytes], object]) -> tuple[int, str]:

@@ -5,12 +5,15 @@ file, too little for data: a server that starts again takes half a minute, and h
 writing depend on it. What is here goes on for about a minute, with growing pauses.
 """
 
+import base64
+import hashlib
 import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from io import BufferedReader
 from typing import Any, TypeVar
 
 from cluster.errors import ObjectCorrupt, StorageError, StoreUnavailable
@@ -127,3 +130,41 @@ def _check_size(reply: dict[str, Any], size_bytes: int, url: str) -> None:
     total = reply.get("ContentRange", "").rpartition("/")[2] or reply["ContentLength"]
     if int(total) != size_bytes:
         raise ObjectCorrupt(url, f"it has {total} bytes instead of {size_bytes}")
+
+
+def send_parts(
+    file: BufferedReader, part_bytes: int, send: Callable[..., dict[str, Any]]
+) -> tuple[list[dict[str, Any]], str]:
+    """Send a file in parts, each with its sha256, one after another.
+
+    Args:
+        file: the file; it is read from its beginning.
+        part_bytes: how long a part is, and how much is in memory.
+        send: uploads one part, patiently.
+
+    Returns:
+        What completes the upload; the sha256 in hex of all that was sent.
+    """
+    digest = hashlib.sha256()
+    parts: list[dict[str, Any]] = []
+    file.seek(0)
+    while data := file.read(part_bytes):
+        digest.update(data)
+        checksum, number = base64_of(hashlib.sha256(data).hexdigest()), len(parts) + 1
+        reply = send(PartNumber=number, Body=data, ChecksumSHA256=checksum)
+        parts.append({"PartNumber": number, "ETag": reply["ETag"], "ChecksumSHA256": checksum})
+    return parts, digest.hexdigest()
+
+
+def base64_of(sha256: str) -> str:
+    """Write a digest as S3's headers have it."""
+    return base64.b64encode(bytes.fromhex(sha256)).decode()
+
+
+def sha256_of_head(head: dict[str, Any]) -> str | None:
+    """Digest of the whole object in hex, where the reply to HEAD tells it."""
+    checksum: str = head.get("ChecksumSHA256", "")
+    if "-" in checksum:  # of the parts' checksums: ours went along
+        known: str | None = head.get("Metadata", {}).get("sha256")
+        return known
+    return base64.b64decode(checksum).hex() or None

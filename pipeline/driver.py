@@ -19,7 +19,7 @@ from pipeline.dag import Node
 from pipeline.errors import RunHeld
 from pipeline.lease import Claims, Holder, Lease, acquire, lease_key, this_process
 from pipeline.records import StageRecord
-from pipeline.runs import RunLog, RunState, StageState, next_attempt, now_iso
+from pipeline.runs import RunLog, RunState, StageState, load_attempts, next_attempt, now_iso
 
 SWEEP_KEY = "sweep/lease"
 """Lease of ``gc --delete``, during which no run begins."""
@@ -115,6 +115,11 @@ class Driver:
         self._parent_id = monitor.ensure_run(self.run_id, self.run_id, None, dict(self.tags))
         monitor.log_params(self._parent_id, self.config)
         state.mlflow_run_id = self._parent_id
+
+    def was_left_unfinished(self) -> bool:
+        """Whether the run's last attempt did not end well, although nothing is left to do."""
+        attempts = load_attempts(self.store, self.run_id)
+        return bool(attempts) and attempts[-1].status != "finished"
 
     def check_lease(self) -> None:
         """Make sure that this driver still is the run's.

@@ -91,6 +91,8 @@ class Execution:
                     killed = not isinstance(error, Exception)
                     self.driver.abandon(list(self._running), killed)
                     raise
+                if not self.driver.is_open and self.driver.was_left_unfinished():
+                    self._open()
                 if self.driver.is_open:
                     cached = [n for n, s in self._states.items() if s.status == "cached"]
                     self.driver.finish(bool(self.failures), cached)
@@ -147,13 +149,16 @@ class Execution:
         self._states[decision.node].seconds = decision.record.seconds
         self._set(decision.node, "cached", decision.reason)
 
+    def _open(self) -> None:
+        self.driver.open(self._states)
+        self._states = self.driver.log.state.stages
+
     def _start(self, node: Node, decision: Decision) -> bool:
         """Start a stage; false while another driver computes it."""
         assert decision.fingerprint is not None
         name, digest = node.name, decision.fingerprint.digest()
         if not self.driver.is_open:
-            self.driver.open(self._states)
-            self._states = self.driver.log.state.stages
+            self._open()
         holder = self.driver.claim(name, digest)
         if holder is not None:
             self._set(name, "waits", f"{holder} computes it")

@@ -15,6 +15,7 @@ from pipeline.launch import check_sources
 from pipeline.output import console, print_json, print_table
 from pipeline.plan import make_plan
 from pipeline.runs import load_run
+from pipeline.selection import upstream_of
 
 COLOURS = {
     "up to date": "#2e7d32",
@@ -89,6 +90,40 @@ def depths(graph: Mapping[str, Node]) -> dict[str, int]:
     return found
 
 
+def direct_needs(graph: Mapping[str, Node]) -> dict[str, tuple[str, ...]]:
+    """Return what each node needs, without what it also needs by way of another input."""
+    return {
+        name: tuple(
+            n
+            for n in node.needs()
+            if not any(n in upstream_of(graph, [other]) for other in node.needs() if other != n)
+        )
+        for name, node in graph.items()
+    }
+
+
+def rows_of(graph: Mapping[str, Node]) -> dict[str, int]:
+    """Return each node's row: that of its first input where this is free.
+
+    An arrow leaves its node to the right and bends before the column of its end, so the row between
+    is kept free of other nodes.
+    """
+    columns, needs = depths(graph), direct_needs(graph)
+    ends = {name: columns[name] + 1 for name in graph}
+    for name, inputs in needs.items():
+        for needed in inputs:
+            ends[needed] = max(ends[needed], columns[name])
+    rows: dict[str, int] = {}
+    taken: set[tuple[int, int]] = set()
+    for name in graph:
+        row = rows[needs[name][0]] if needs[name] else 0
+        while any((column, row) in taken for column in range(columns[name], ends[name])):
+            row += 1
+        rows[name] = row
+        taken |= {(column, row) for column in range(columns[name], ends[name])}
+    return rows
+
+
 def draw_text(title: str, graph: Mapping[str, Node], looks: Mapping[str, Look]) -> str:
     """Draw one line per node, indented by its depth, with what it needs."""
     return "\n".join([title, *("  ".join(row) for row in _rows(graph, looks))]) + "\n"
@@ -101,28 +136,30 @@ def draw_mermaid(title: str, graph: Mapping[str, Node], looks: Mapping[str, Look
     for name in graph:
         lines.append(f'    {ids[name]}["{name}<br/>{looks[name].state}"]')
         lines.append(f"    style {ids[name]} stroke:{COLOURS[looks[name].state]},stroke-width:2px")
-    for name, node in graph.items():
-        lines += [f"    {ids[needed]} --> {ids[name]}" for needed in node.needs()]
+    for name, needs in direct_needs(graph).items():
+        lines += [f"    {ids[needed]} --> {ids[name]}" for needed in needs]
     return "\n".join(lines) + "\n"
 
 
 def draw_page(title: str, graph: Mapping[str, Node], looks: Mapping[str, Look]) -> str:
     """Draw a page that stands alone: boxes by depth, arrows, and a table below."""
-    columns = depths(graph)
-    places: dict[str, tuple[int, int]] = {}
-    taken: dict[int, int] = {}
-    for name in graph:
-        column = columns[name]
-        row = taken.get(column, 0)
-        taken[column] = row + 1
-        places[name] = (column * (WIDTH_PX + GAP_X_PX) + 2, row * (HEIGHT_PX + GAP_Y_PX) + 2)
+    columns, rows = depths(graph), rows_of(graph)
+    places = {
+        name: (
+            columns[name] * (WIDTH_PX + GAP_X_PX) + 2,
+            rows[name] * (HEIGHT_PX + GAP_Y_PX) + 2,
+        )
+        for name in graph
+    }
     width = max(x for x, _ in places.values()) + WIDTH_PX + 4
     height = max(y for _, y in places.values()) + HEIGHT_PX + 4
     arrows = [
-        _arrow(places[needed], places[name]) for name in graph for needed in graph[name].needs()
+        _arrow(places[needed], places[name])
+        for name, needs in direct_needs(graph).items()
+        for needed in needs
     ]
     boxes = [_box(name, looks[name], places[name]) for name in graph]
-    rows = "".join(
+    table = "".join(
         f"<tr><td>{html.escape(name)}</td><td style='color:{COLOURS[look.state]}'>{look.state}</td>"
         f"<td>{html.escape(look.note)}</td></tr>"
         for name, look in looks.items()
@@ -141,7 +178,7 @@ td, th {{ text-align: left; padding: .25rem 1.5rem .25rem 0; vertical-align: top
 {"".join(arrows)}
 {"".join(boxes)}
 </svg>
-<table><tr><th>stage</th><th>state</th><th>why</th></tr>{rows}</table>
+<table><tr><th>stage</th><th>state</th><th>why</th></tr>{table}</table>
 </html>
 """
 
@@ -149,8 +186,8 @@ td, th {{ text-align: left; padding: .25rem 1.5rem .25rem 0; vertical-align: top
 def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
     x1, y1 = start[0] + WIDTH_PX, start[1] + HEIGHT_PX / 2
     x2, y2 = end[0], end[1] + HEIGHT_PX / 2
-    bend = x2 - GAP_X_PX / 2
-    path = f"M{x1} {y1} H{bend - 20} C{bend} {y1} {bend - 10} {y2} {x2} {y2}"
+    bend = x2 - GAP_X_PX + 4
+    path = f"M{x1} {y1} H{bend} C{bend + 40} {y1} {x2 - 40} {y2} {x2} {y2}"
     return f'<path d="{path}" fill="none" stroke="#888" marker-end="url(#tip)"/>'
 
 

@@ -6,12 +6,15 @@ results that were replaced, of runs that were forgotten. Other keys are never to
 """
 
 import argparse
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 
+from cluster.errors import ObjectMissing
 from cluster.storage import ObjectStore
 from pipeline.driver import SWEEP_KEY
 from pipeline.errors import RunHeld, UsageMistake
@@ -20,9 +23,11 @@ from pipeline.lease import Holder, acquire, holder_of, this_process
 from pipeline.output import print_json, print_table
 from pipeline.records import all_records, find_record, record_key
 from pipeline.runs import RunState, list_runs, living_drivers, load_attempts
+from stages.shard_writer import ShardResult
 
 PREFIXES = (
     "shards/",
+    "shard_results/",
     "manifests/",
     "networks/",
     "pictures/",
@@ -108,16 +113,31 @@ def what_to_keep(store: ObjectStore, keep_runs: int | None) -> Kept:
             kept.keys |= {key, f"records/{record.node}/latest.json"}
             kept.keys |= {ref.key for ref in record.artifact.objects()}
     kept.beginnings |= set(_unfinished(store, attempts))
-    kept.keys |= _held_claims(store)
+    kept.keys |= _held_claims(store) | set(_notes(store, kept))
     return kept
 
 
-def _unfinished(store: ObjectStore, attempts: Iterable[RunState]) -> Iterable[str]:
-    """Yield where Ray keeps the checkpoints of stages that are not done; see ``stages.trainer``."""
+def _notes(store: ObjectStore, kept: Kept) -> Iterator[str]:
+    """Yield the notes of sharding whose shards stay."""
+    for key in store.list_keys("shard_results/"):
+        with contextlib.suppress(ObjectMissing, ValidationError):
+            result = ShardResult.model_validate_json(store.get_bytes(key))
+            if result.shard is None or kept.has(result.shard.key):
+                yield key
+
+
+def _unfinished(store: ObjectStore, attempts: Iterable[RunState]) -> Iterator[str]:
+    """Yield what the stages go on from that are not done.
+
+    For a training that is where Ray keeps its checkpoints (``stages.trainer``); a sharding may go
+    on from any shard.
+    """
     for attempt in attempts:
         for name, stage in attempt.stages.items():
             mark = attempt.forced.get(name, "")
             if stage.fingerprint and (mark or find_record(store, name, stage.fingerprint) is None):
+                if name.startswith("shard."):
+                    yield from ("shards/", "shard_results/")
                 parts = (attempt.run_id, name, stage.fingerprint[:12], mark)
                 yield f"ray/{'-'.join(filter(None, parts))}"
 

@@ -14,11 +14,11 @@ from pydantic import Field, field_validator, model_validator
 from cluster.resources import cluster_resources, this_node
 from cluster.services import Services
 from cluster.storage import ObjectStore
-from densedepth.errors import DataError, EmptySplitError
+from densedepth.errors import DataError
 from stages.artifacts import ShardSet, ShardSplit, SkippedFrame
 from stages.manifest import make_manifest, publish_manifest
 from stages.recipe import Settings, one_of
-from stages.shard_jobs import SPLITS, JobList, selected, write_jobs
+from stages.shard_jobs import JobList, source_marks, write_jobs
 from stages.shard_writer import RawData, ShardResult, ShardWriter
 
 if TYPE_CHECKING:
@@ -235,24 +235,7 @@ def sources(config: ShardConfig) -> dict[str, str]:
     The planner calls it; rendered scenes are a function of their settings alone.
     """
     reader = _reader(config)
-    if config.synthetic:
-        return {}
-    marks: dict[str, str] = {}
-    for split in SPLITS:
-        try:
-            listing = reader.list_frames(split)
-        except EmptySplitError:
-            if split != "val":
-                raise
-            continue
-        for frame in selected(listing.frames, split, config.max_frames):
-            for path in (frame.image_path, frame.depth_path):
-                try:
-                    status = path.stat()
-                    marks[str(path)] = f"{status.st_size}/{status.st_mtime_ns}"
-                except OSError:
-                    marks[str(path)] = "missing"
-    return marks
+    return {} if config.synthetic else source_marks(reader, config.max_frames)
 
 
 def raw_data(config: ShardConfig, store: ObjectStore) -> RawData:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from densedepth.sample import Frame, Reader, Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+MANY_FILES = 20_000
+"""Files of a split above which folders are marked and not files."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,44 @@ def write_jobs(
                 jobs.append(ShardJob(split, len(frames), file.tell()))
                 pickle.dump(frames, file)
     return JobList(path, tuple(jobs), tuple(skipped))
+
+
+def source_marks(reader: Reader, max_frames: int | None) -> dict[str, str]:
+    """Say what sharding reads: file -> a mark that changes when it does.
+
+    Above ``MANY_FILES`` there is one mark for each folder and split: plans and records stay small.
+    """
+    marks: dict[str, str] = {}
+    folders: dict[str, tuple[int, Any]] = {}
+    for split in SPLITS:
+        try:
+            listing = reader.list_frames(split)
+        except EmptySplitError:
+            if split != "val":
+                raise
+            continue
+        frames = selected(listing.frames, split, max_frames)
+        has_many = 2 * len(frames) > MANY_FILES
+        for path in (path for f in frames for path in (f.image_path, f.depth_path)):
+            if not has_many:
+                marks[str(path)] = file_mark(path)
+                continue
+            key = f"{path.parent} ({split})"
+            count, digest = folders.get(key, (0, hashlib.sha256()))
+            digest.update(f"{path.name} {file_mark(path)}\n".encode())
+            folders[key] = (count + 1, digest)
+    for name, (count, digest) in folders.items():
+        marks[name] = f"{count} files, {digest.hexdigest()[:32]}"
+    return marks
+
+
+def file_mark(path: Path) -> str:
+    """Return what changes when a file does."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "missing"
+    return f"{status.st_size}/{status.st_mtime_ns}"
 
 
 def selected(frames: Sequence[Frame], split: str, max_frames: int | None) -> list[Frame]:

@@ -28,6 +28,7 @@ from cluster.storage import ObjectRef, ObjectStore
 from densedepth.errors import BadFrameError, MissingDataError
 from stages.artifacts import SkippedFrame
 from stages.manifest import ShardEntry
+from stages.shard_jobs import file_mark
 
 if TYPE_CHECKING:
     from densedepth.sample import EncodedSample, Frame, Reader
@@ -94,7 +95,8 @@ class ShardWriter:
             "fill": [self.fill, self.max_depth_m] if fills else None,
             "split": split,
             "frames": [
-                [repr(frame), _mark(frame.image_path), _mark(frame.depth_path)] for frame in frames
+                [repr(frame), file_mark(frame.image_path), file_mark(frame.depth_path)]
+                for frame in frames
             ],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -243,12 +245,3 @@ def code_digest() -> str:
     for library in LIBRARIES:
         digest.update(f"{library} {importlib.metadata.version(library)}".encode())
     return digest.hexdigest()
-
-
-def _mark(path: Path) -> str:
-    """Return what changes when a file does."""
-    try:
-        status = path.stat()
-    except OSError:
-        return "missing"
-    return f"{status.st_size}/{status.st_mtime_ns}"

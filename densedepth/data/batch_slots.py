@@ -6,13 +6,19 @@ decodes into a free one and sends its number; the main process looks at the same
 tensors, and the slot is free again when the last tensor is gone.
 """
 
+import errno
+import shutil
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where Linux keeps the shared memory that torch asks for."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,22 @@ class BatchSlots:
 
     @classmethod
     def make(cls, num_processes: int, num_per_process: int, size_bytes: int) -> "BatchSlots":
-        """Allocate slots for some processes."""
+        """Allocate slots for some processes.
+
+        Raises:
+            OSError: there is less shared memory than that; without this check the first process
+                that writes into what is not there dies of a bus error.
+        """
         count = num_processes * num_per_process
+        if SHARED_MEMORY.is_dir():
+            free_bytes = shutil.disk_usage(SHARED_MEMORY).free
+            if count * size_bytes > free_bytes:
+                raise OSError(
+                    errno.ENOSPC,
+                    f"{num_processes} loader processes need {count * size_bytes / 1e6:.0f} MB of "
+                    f"shared memory, and {free_bytes / 1e6:.0f} MB are free: give the container a "
+                    "larger /dev/shm, or use fewer loader processes or smaller batches",
+                )
         memory = tuple(_shared(size_bytes) for _ in range(count))
         return cls(memory, _shared(count).zero_(), num_per_process)
 

@@ -26,18 +26,6 @@ _SHARDS, _SAMPLES = 1, 2  # streams of random numbers
 _BLOCKS_KEPT = 4
 
 
-class Position(NamedTuple):
-    """How far a training has read: all that a restart needs, whatever the number of workers.
-
-    Attributes:
-        epoch: the epoch that is being read.
-        next_sample: the place in its order that comes next.
-    """
-
-    epoch: int = 0
-    next_sample: int = 0
-
-
 class Places(NamedTuple):
     """Where samples lie: each one's shard, and its number in the shard."""
 

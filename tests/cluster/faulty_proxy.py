@@ -50,12 +50,14 @@ class FaultyProxy:
         url: What AWS_ENDPOINT_URL must be.
         num_requests: How many of each method have come.
         ranges: The Range headers that have come, in order.
+        spoiled_paths: What a request's path must hold to be spoiled.
     """
 
     def __init__(self, upstream_url: str) -> None:
         self.upstream = urlsplit(upstream_url).netloc
         self.num_requests: Counter[str] = Counter()
         self.ranges: list[str] = []
+        self.spoiled_paths = ""
         self.reply_delay_s = 0.0
         self._faults: deque[tuple[str, Fault]] = deque()
         self._lock = threading.Lock()
@@ -65,11 +67,12 @@ class FaultyProxy:
         """Spoil the next replies to this method, in this order."""
         self._faults.extend((method, fault) for fault in faults)
 
-    def next_fault(self, method: str) -> Fault | None:
+    def next_fault(self, method: str, path: str) -> Fault | None:
         """Count a request; take the fault that waits for it."""
         with self._lock:
             self.num_requests[method] += 1
-            if self._faults and self._faults[0][0] == method:
+            is_meant = self.spoiled_paths in path
+            if is_meant and self._faults and self._faults[0][0] == method:
                 return self._faults.popleft()[1]
             return None
 
@@ -88,10 +91,11 @@ def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
         protocol_version = "HTTP/1.1"
 
         def forward(self) -> None:
-            fault = proxy.next_fault(self.command)
+            fault = proxy.next_fault(self.command, self.path)
             if wanted := self.headers.get("Range"):
                 proxy.ranges.append(wanted)
             size = int(self.headers.get("Content-Length", 0))
+            is_chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
             if fault is Fault.RESET_UPLOAD:
                 self.rfile.read(size // 2)
                 self.reset()
@@ -100,7 +104,7 @@ def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
                 pieces = [self.take_slowly(n) for n in piece_sizes(size)]
                 body = b"".join(pieces)
             else:
-                body = self.rfile.read(size)
+                body = self.take_chunks() if is_chunked else self.rfile.read(size)
             if fault is Fault.FLIP_UPLOAD:
                 body = body[:-1] + bytes([body[-1] ^ 1])
             if fault in _REFUSALS:
@@ -112,8 +116,10 @@ def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
             try:
                 upstream.putrequest(self.command, self.path, True, True)
                 for name, value in self.headers.items():
-                    if name.lower() != "expect":
+                    if name.lower() not in ("expect", "transfer-encoding"):
                         upstream.putheader(name, value)
+                if is_chunked:
+                    upstream.putheader("Content-Length", str(len(body)))
                 upstream.endheaders(body or None)
                 reply = upstream.getresponse()
                 data, headers = reply.read(), reply.getheaders()
@@ -128,6 +134,16 @@ def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
                 self.answer(reply.status, headers, data, fault)
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward  # noqa: N815 - http.server looks for these names
+
+        def take_chunks(self) -> bytes:
+            """Read a body of unknown length, as pyarrow sends it."""
+            body = b""
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            while self.rfile.readline().strip():  # trailers
+                pass
+            return body
 
         def take_slowly(self, size: int) -> bytes:
             time.sleep(PIECE_PAUSE_S)

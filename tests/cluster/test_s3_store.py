@@ -249,6 +249,14 @@ def test_a_conditional_put_knows_its_own_object_after_a_lost_reply(
     assert s3_store.get_bytes("k") == b"mine again"
 
 
+def test_what_stands_for_a_folder_is_not_listed(s3_store: S3Store):
+    s3_store.put_bytes("a/k", b"x")
+    for name in (f"{s3_store.prefix}/", f"{s3_store.prefix}/a/", f"{s3_store.prefix}/empty/"):
+        s3_store._client.put_object(Bucket=s3_store.bucket, Key=name, Body=b"")
+    assert list(s3_store.list_keys()) == ["a/k"]
+    assert list(s3_store.list_keys("a/")) == ["a/k"]
+
+
 def test_a_server_without_conditional_puts_fails_the_check(s3_store: S3Store, proxy: FaultyProxy):
     proxy.spoil("PUT", Fault.NOT_IMPLEMENTED)
     with pytest.raises(StoreUnwritable, match="no conditional puts, so no locks"):

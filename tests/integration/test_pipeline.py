@@ -63,11 +63,13 @@ min_ratio_to_constant = 0.0
 """
 
 
-def pipeline(outputs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def pipeline(
+    outputs: Path, *arguments: str, module: str = "pipeline.run"
+) -> subprocess.CompletedProcess[str]:
     """Run the pipeline as a user does."""
     environment = {**os.environ, "DEPTH_OUTPUTS": str(outputs)}
     return subprocess.run(
-        [sys.executable, "-m", "pipeline.run", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=PROJECT,
         env=environment,
         capture_output=True,
@@ -211,3 +213,28 @@ def test_a_plan_names_what_a_change_makes_stale(finished):
     assert "num_pictures 2 -> 1" in lines["evaluate.nyu"]
     assert "skip" in lines["train.nyu"]
     assert "run" in lines["report"]
+
+
+def test_a_sweep_leaves_all_that_a_finished_run_needs(finished):
+    outputs, _ = finished
+    swept = pipeline(outputs, "gc", "--delete", "--json", module="pipeline")
+    assert swept.returncode == 0, swept.stderr
+    gone = json.loads(swept.stdout)["objects"]
+    assert {key.split("/")[0] for key in gone} == {"ray"}
+    for words in (("verify",), ("shards", "verify", str(outputs / "mini.toml"))):
+        checked = pipeline(outputs, *words, module="pipeline")
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    again = pipeline(outputs, str(outputs / "mini.toml"))
+    assert again.stdout.count("cached  up to date") == 6, again.stdout + again.stderr
+
+
+def test_the_run_is_listed_shown_and_drawn(finished):
+    outputs, _ = finished
+    words = (("list",), ("status",), ("show", "mini"), ("graph", str(outputs / "mini.toml")))
+    for verb in words:
+        shown = pipeline(outputs, *verb, "--json", module="pipeline")
+        assert shown.returncode == 0, shown.stderr
+        assert json.loads(shown.stdout), verb
+    (run,) = json.loads(pipeline(outputs, "list", "--json", module="pipeline").stdout)
+    rel = artifact(outputs, "evaluate.nyu").per_image_mean["delta1"]
+    assert run["figures"] == {"nyu": pytest.approx(rel)}

@@ -1,6 +1,7 @@
 """The pipeline as a Ray job: `ray start --head` here, `ray job submit --working-dir .` to it."""
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -132,6 +133,19 @@ def test_jobs_that_fail_and_jobs_that_work_say_so_by_exit_code_and_log(head: Hea
     assert failed.returncode == 1
     assert "no such preset (did you mean demo?)" in failed.stdout
     assert "failed with exit code 2" in failed.stdout
+
+
+def test_doctor_asks_the_cluster_whether_it_can_hold_the_request(head: Head) -> None:
+    words = ["demo", "train.nyu.num_workers=512", "train.nyu.recipe.global_batch_size=512"]
+    done = head.submit("python", "-m", "pipeline", "doctor", *words, "--json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    report = done.stdout[done.stdout.index("[\n {") :]
+    findings = {f["check"]: f for f in json.JSONDecoder().raw_decode(report)[0]}
+    assert findings["Ray"]["status"] == "ok"
+    assert re.search(r"auto: Ray [\d.]+, 1 nodes, \d+ CPUs, 0 GPUs", findings["Ray"]["found"])
+    assert findings["room for train.nyu"]["status"] == "fail"
+    assert "asks for 512 CPUs, 0 GPUs; there are at most" in findings["room for train.nyu"]["found"]
+    assert findings["store"]["status"] == findings["MLflow"]["status"] == "ok"
 
 
 def test_every_worker_imports_the_upload_which_is_the_code_and_small(head: Head) -> None:

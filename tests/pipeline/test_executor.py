@@ -272,6 +272,18 @@ def test_two_runs_that_need_the_same_stages_compute_them_once(store):
     assert not list(store.list_keys("claims/"))
 
 
+def test_a_run_whose_stages_another_run_made_is_finished_all_the_same(store):
+    execute(graph(e=Settings(text="e", fail="no luck")), store, run_id="one")
+    assert load_run(store, "one").status == "failed"
+    execute(graph(), store, run_id="two")
+    executed.clear()
+    _, recorder, _ = execute(graph(), store, run_id="one")
+    assert executed == []
+    assert recorder.statuses() == {"one": "FINISHED"}
+    assert load_run(store, "one").name == "one@2"
+    assert load_run(store, "one").status == "finished"
+
+
 def test_of_two_results_for_one_stage_the_first_one_stands(store):
     records, _, _ = execute(graph(), store)
     late: StageRecord = records["a"].model_copy(update={"run_id": "late"})

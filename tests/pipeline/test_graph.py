@@ -8,8 +8,18 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.cli import main
-from pipeline.dag import Node, check_graph
-from pipeline.graph import COLOURS, Look, depths, draw_mermaid, draw_page, draw_text
+from pipeline.config import load_config
+from pipeline.dag import Node, build_graph, check_graph
+from pipeline.graph import (
+    COLOURS,
+    Look,
+    depths,
+    direct_needs,
+    draw_mermaid,
+    draw_page,
+    draw_text,
+    rows_of,
+)
 from pipeline.runs import StageStatus
 
 NODES = check_graph(
@@ -33,6 +43,19 @@ def test_a_node_stands_right_of_all_that_it_needs():
     assert depths(NODES) == {"shard.a": 0, "train.a": 1, "evaluate.a": 2, "report": 3}
 
 
+def test_no_arrow_passes_behind_another_node():
+    graph = build_graph(load_config("demo"))
+    columns, rows, needs = depths(graph), rows_of(graph), direct_needs(graph)
+    assert needs["report"] == ("ablate.nyu", "evaluate.nyu", "evaluate.kitti")
+    assert needs["register"] == ("report",)
+    at = {(columns[name], rows[name]) for name in graph}
+    assert len(at) == len(graph)
+    for name, inputs in needs.items():
+        for needed in inputs:
+            way = range(columns[needed] + 1, columns[name])
+            assert not at & {(column, rows[needed]) for column in way}, (needed, name)
+
+
 def test_every_state_of_a_run_has_a_colour():
     assert set(StageStatus.__args__) <= set(COLOURS)
 
@@ -48,7 +71,6 @@ def test_mermaid_has_nodes_states_and_edges():
     assert 'n0["shard.a<br/>up to date"]' in text
     assert [line.strip() for line in text.splitlines() if "-->" in line] == [
         "n0 --> n1",
-        "n0 --> n2",
         "n1 --> n2",
         "n2 --> n3",
     ]
@@ -62,7 +84,7 @@ def test_the_page_stands_alone_and_shows_notes_as_they_are():
     drawing = page[page.index("<svg") : page.index("</svg>") + 6]
     tree = ElementTree.fromstring(drawing)
     assert len(tree.findall("g")) == 4
-    assert len(tree.findall("path")) == 4
+    assert len(tree.findall("path")) == 3
 
 
 @pytest.mark.parametrize("form", ["terminal", "mermaid", "html"])

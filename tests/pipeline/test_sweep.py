@@ -9,7 +9,8 @@ from cluster.local_store import LocalStore
 from pipeline import fingerprint as fingerprint_module
 from pipeline.cli import main
 from pipeline.lease import Lease, lease_key, this_process
-from pipeline.runs import load_run
+from pipeline.runs import StageState, load_run
+from stages.shard_writer import ShardResult
 from tests.pipeline.small_graph import Settings, errors, execute, executed, graph
 
 
@@ -64,6 +65,18 @@ def test_what_a_stopped_run_needs_to_go_on_stays(store, capsys):
     for key in (kept, done):
         store.put_bytes(key, b"checkpoint")
     assert garbage(capsys) == {done}
+
+
+def test_notes_of_sharding_stay_with_their_shards(store, capsys):
+    ref = store.put_bytes("shards/ab/abcd.tar", b"tar")
+    entry = {**ref.model_dump(), "num_samples": 1, "index": ref.model_dump()}
+    note = ShardResult.model_validate({"shard": entry, "is_dense": True})
+    store.put_bytes("shard_results/1.json", note.model_dump_json().encode())
+    assert garbage(capsys) == {"shards/ab/abcd.tar", "shard_results/1.json"}
+    state = load_run(store, "one")
+    state.stages["shard.nyu"] = StageState(status="killed", fingerprint="f" * 64)
+    store.put_bytes("runs/one/0001.json", state.model_dump_json().encode())
+    assert garbage(capsys) == set()  # the sharding may go on from them
 
 
 def test_forgotten_runs_go_with_the_results_that_only_they_used(store, capsys):

@@ -18,7 +18,7 @@ from cluster.resources import Resources
 from cluster.services import Services
 from densedepth.data.formats import make_reader
 from densedepth.errors import DataError, EmptySplitError, MissingDataError
-from stages import shard
+from stages import shard, shard_jobs
 from stages.shard import ShardConfig, cpus_per_task, run, sources
 from stages.shard_jobs import write_jobs
 from tests.stages.raw_frames import write_pair
@@ -50,6 +50,22 @@ def test_the_planner_watches_just_the_frames_that_are_sharded(root: Path):
     used = {str(f.image_path) for job in jobs.jobs for f in jobs.frames(job)}
     watched = {name for name in sources(settings) if name.endswith(".jpg")}
     assert watched == used
+
+
+def test_of_many_files_the_planner_sees_the_folder_that_changed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(shard_jobs, "MANY_FILES", 10)
+    folder = root / "data/nyu2_train/room_0001_out"
+    settings = config(root, options={"val_fraction": 0.0})
+    before = sources(settings)
+    assert before[f"{folder} (train)"].startswith("16 files, ")
+    assert len(before) == 1 + 2 * 2, "the test split is small"
+    (folder / "3.png").write_bytes(b"other")
+    after = sources(settings)
+    assert [name for name in before if before[name] != after[name]] == [f"{folder} (train)"]
+    (folder / "4.jpg").unlink()
+    assert sources(settings)[f"{folder} (train)"].startswith("14 files, ")
 
 
 def test_a_missing_root_is_named_with_the_setting(tmp_path: Path):

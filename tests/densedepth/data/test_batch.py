@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -38,7 +38,6 @@ units = arrays(
 )
 
 
-@settings(deadline=None)
 @given(units, st.sampled_from([1000, 256, 25.5, 6000]))
 def test_a_halved_map_holds_the_mean_of_inverse_depths(steps: np.ndarray, steps_per_m: float):
     depth_m = (steps / steps_per_m).astype(np.float32)
@@ -47,7 +46,6 @@ def test_a_halved_map_holds_the_mean_of_inverse_depths(steps: np.ndarray, steps_
     np.testing.assert_allclose(found, reference(depth_m), rtol=2e-5)
 
 
-@settings(deadline=None)
 @given(units)
 def test_steps_become_the_same_metres_as_their_floats(steps: np.ndarray):
     height_px, width_px = steps.shape
@@ -67,7 +65,6 @@ def test_steps_become_the_same_metres_as_their_floats(steps: np.ndarray):
         np.testing.assert_array_equal(batch.valid[i, 0].numpy(), expected > 0)
 
 
-@settings(deadline=None)
 @given(units)
 def test_halving_agrees_with_torchs_antialiased_resize(steps: np.ndarray):
     if steps.shape[1] == 2:  # torch 2.15 mixes up the rows of a result that is one pixel wide

@@ -75,3 +75,17 @@ def test_a_stream_of_another_length_is_refused(size_px):
 def test_a_size_that_cannot_be_is_refused_before_memory_is_taken(size_px):
     with pytest.raises(BadFrameError, match="pixels; at least 1 and at most 67108864"):
         unpack_depth(replace(pack_depth(ramp()), size_px=size_px))
+
+
+@pytest.mark.parametrize(
+    ("packed", "dtype", "step"),
+    [
+        ("70636f21030003030401070b0000c12b100101800040000100000000000000", np.uint16, 700),
+        ("70636f210300030304010a0b000041110101804080000000000000", np.uint8, 20),
+    ],
+)
+def test_maps_that_earlier_versions_packed_can_still_be_read(packed: str, dtype, step: int):
+    units = (np.arange(12) * step).astype(dtype).reshape(3, 4)
+    data = bytes.fromhex(packed)
+    depth = replace(pack_depth(units), data=data, crc32=crc32(data))
+    np.testing.assert_array_equal(unpack_depth(depth), units)

@@ -145,7 +145,6 @@ def plans(
 sizes_of_shards = st.lists(st.integers(1, 60), min_size=1, max_size=30)
 
 
-@settings(deadline=None)
 @given(
     sizes_of_shards, st.integers(1, 4), st.sampled_from([1, 2, 3, 4, 6, 12]), st.integers(0, 2**32)
 )
@@ -168,7 +167,6 @@ def test_each_sample_comes_once_and_its_seed_is_that_of_its_place(sizes, factor,
         assert sorted(rows) == sorted(expected)
 
 
-@settings(deadline=None)
 @given(sizes_of_shards, st.data())
 def test_a_stopped_run_goes_on_with_the_next_sample_on_any_number_of_workers(sizes, data):
     sizes = [*sizes, 48]
@@ -185,7 +183,7 @@ def test_a_stopped_run_goes_on_with_the_next_sample_on_any_number_of_workers(siz
     assert 0 <= sum(sizes) - 8 * done - len(seen) < 16
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(
     cuts=st.lists(st.integers(1, NUM_SAMPLES - 1), max_size=4, unique=True),
     world_size=st.sampled_from([1, 2, 4]),

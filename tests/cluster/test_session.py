@@ -1,0 +1,91 @@
+"""A session on a Ray of this machine: tasks, their errors, and what Ray must not take over."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.session import Session, SessionConfig, cluster_address, open_session
+from cluster.tracking import TrackingConfig
+from cluster.transient import is_transient
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory) -> Iterator[Session]:
+    folder: Path = tmp_path_factory.mktemp("session")
+    before = signal.getsignal(signal.SIGTERM)
+    tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db")
+    with open_session(SessionConfig(num_cpus=1), tracking, folder / "files") as session:
+        assert signal.getsignal(signal.SIGTERM) is before
+        yield session
+
+
+def outcome(session: Session, handle: object) -> object:
+    """Wait for a task and return what it returned or raised."""
+    until = time.monotonic() + 120
+    while not session.wait([handle], 0.5):
+        assert time.monotonic() < until
+    try:
+        return session.result(handle)
+    except Exception as error:
+        return error
+
+
+def test_a_task_returns_its_value_or_its_own_error(session: Session):
+    assert outcome(session, session.submit(lambda: 7)) == 7
+    error = outcome(session, session.submit(lambda: int("no number")))
+    assert isinstance(error, ValueError)
+    assert "no number" in str(error)
+    assert not is_transient(error)
+
+
+def test_a_task_whose_process_dies_may_be_tried_again(session: Session):
+    error = outcome(session, session.submit(lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    assert isinstance(error, Exception)
+    assert is_transient(error), repr(error)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_task_that_is_cancelled_ends_soon_and_is_not_tried_again(session: Session, force: bool):
+    handle = session.submit(lambda: [time.sleep(0.1) for _ in range(6000)])
+    assert session.wait([handle], 3.0) == []
+    session.cancel(handle, force=force)
+    error = outcome(session, handle)
+    assert isinstance(error, Exception)
+    if not force:  # whose process was killed looks like any that died
+        assert not is_transient(error), repr(error)
+
+
+def test_the_first_task_that_is_done_ends_the_waiting(session: Session):
+    slow, quick = session.submit(lambda: time.sleep(600)), session.submit(lambda: 1)
+    began = time.monotonic()
+    done: list[object] = []
+    while not done and time.monotonic() - began < 60:
+        done = session.wait([slow, quick], 60.0)
+    assert done == [quick]
+    session.cancel(slow)
+
+
+def test_progress_and_runs_go_through_the_monitor(session: Session):
+    session.monitor.progress("train.nyu", 1, 4, "steps", "loss 1")
+    run_id = session.monitor.ensure_run("key", "name")
+    assert session.monitor.ensure_run("key", "name") == run_id
+    until = time.monotonic() + 20
+    while "train.nyu" not in session.monitor.snapshot() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert session.monitor.snapshot()["train.nyu"].done == 1
+
+
+def test_where_ray_is_follows_from_settings_and_environment(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert cluster_address(SessionConfig()) is None
+    monkeypatch.setenv("RAY_ADDRESS", "head:1")
+    assert cluster_address(SessionConfig()) == "head:1"
+    assert cluster_address(SessionConfig(address="other:2")) == "other:2"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert cluster_address(SessionConfig(address="other:2")) == "auto"
