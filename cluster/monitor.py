@@ -159,6 +159,12 @@ class MonitorHandle:
         """End a run as FINISHED, FAILED or KILLED."""
         self._wait("track", "finish", run_id, status)
 
+    def finish_child(
+        self, run_id: str, status: str, parent_id: str, figures: Mapping[str, float]
+    ) -> None:
+        """Log figures of a run to its parent's summary, then end it."""
+        self._wait("track", "finish_child", run_id, status, parent_id, dict(figures))
+
     def finish_all(self, status: str) -> None:
         """End every run of this pipeline run that has not ended."""
         self._wait("track", "finish_all", status)

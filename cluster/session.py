@@ -47,16 +47,18 @@ class Session:
         groups = ray.remote(concurrency_groups={"track": 1, "show": 1})(Monitor)
         actor = groups.options(num_cpus=0, scheduling_strategy=here, max_restarts=0)
         self._here = here
+        self._tasks: dict[Any, Any] = {}
         self.monitor = MonitorHandle(actor.remote(tracking, artifact_root), remote=True)
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Any:
         """Start a function as a task on this node, without claiming a CPU; returns its handle."""
         import ray
 
-        task = ray.remote(function).options(
-            num_cpus=0, max_retries=0, scheduling_strategy=self._here
-        )
-        return task.remote(*args)
+        if function not in self._tasks:  # each one made is sent to the cluster, and to its workers
+            self._tasks[function] = ray.remote(function).options(
+                num_cpus=0, max_retries=0, scheduling_strategy=self._here
+            )
+        return self._tasks[function].remote(*args)
 
     def wait(self, handles: Sequence[Any], timeout_s: float) -> list[Any]:
         """Return handles that are done, as soon as there is one, after at most ``timeout_s``."""

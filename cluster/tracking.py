@@ -120,6 +120,10 @@ class Tracker:
         self._client = MlflowClient(tracking_uri=config.uri, registry_uri=config.uri)
         self._last_steps: dict[str, dict[str, int]] = {}
         self._open_runs: set[str] = set()
+        # What this tracker knows without asking, since it is the only writer of its runs:
+        self._ids: dict[str, str] = {}  # key -> run
+        self._new: set[str] = set()  # runs made here: nothing below them is older
+        self._figures: dict[str, dict[str, float]] = {}  # run -> its summary
         experiment = self._client.get_experiment_by_name(config.experiment)
         if experiment is None:
             location = None
@@ -140,11 +144,8 @@ class Tracker:
         self, key: str, name: str, parent_id: str | None = None, tags: Mapping[str, str] = {}
     ) -> str:
         """Return the id of the run with this key, made now or by an earlier attempt."""
-        found = self._client.search_runs(
-            [self._experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1
-        )
-        if found:
-            run_id = str(found[0].info.run_id)
+        run_id = self._find(key, parent_id)
+        if run_id is not None:
             self._open_runs.add(run_id)
             self._client.update_run(run_id, status="RUNNING")
             for tag, value in tags.items():
@@ -156,8 +157,20 @@ class Tracker:
         run = self._client.create_run(
             self._experiment_id, start_time=int(time.time() * 1000), tags=all_tags, run_name=name
         )
-        self._open_runs.add(str(run.info.run_id))
-        return str(run.info.run_id)
+        run_id = str(run.info.run_id)
+        self._ids[key] = run_id
+        self._new.add(run_id)
+        self._open_runs.add(run_id)
+        return run_id
+
+    def _find(self, key: str, parent_id: str | None) -> str | None:
+        if key not in self._ids and parent_id not in self._new:
+            found = self._client.search_runs(
+                [self._experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1
+            )
+            if found:
+                self._ids[key] = str(found[0].info.run_id)
+        return self._ids.get(key)
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Log parameters that the run does not have yet; MLflow's are immutable."""
@@ -195,7 +208,9 @@ class Tracker:
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
-        known = self._client.get_run(run_id).data.metrics
+        if run_id not in self._figures:
+            self._figures[run_id] = dict(self._client.get_run(run_id).data.metrics)
+        known = self._figures[run_id]
         values = {
             name: float(v)
             for name, v in figures.items()
@@ -203,6 +218,7 @@ class Tracker:
         }
         metrics = [Metric(name, value, now_ms, 0) for name, value in values.items()]
         self._client.log_batch(run_id, metrics=metrics[:_MAX_BATCH])
+        known |= values
 
     def _last_step(self, run_id: str, name: str) -> int:
         if name not in self._client.get_run(run_id).data.metrics:
@@ -238,6 +254,13 @@ class Tracker:
         """End a run as FINISHED, FAILED or KILLED."""
         self._client.set_terminated(run_id, status)
         self._open_runs.discard(run_id)
+
+    def finish_child(
+        self, run_id: str, status: str, parent_id: str, figures: Mapping[str, float]
+    ) -> None:
+        """Log figures of a run to its parent's summary, then end it: one call for both."""
+        self.log_summary(parent_id, figures)
+        self.finish(run_id, status)
 
     def finish_all(self, status: str) -> None:
         """End every run that was opened here and has not ended, trials too."""

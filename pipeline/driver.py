@@ -165,12 +165,14 @@ class Driver:
         services.monitor.set_tags(services.run_id, {"depth.error": reason[:4000]})
         services.monitor.log_bytes(services.run_id, "error.txt", trace.encode())
 
-    def log_summary(self, record: StageRecord) -> None:
-        """Copy a stage's few figures to the run's MLflow run, where runs are compared."""
+    def finish_stage(self, record: StageRecord) -> None:
+        """End a stage's MLflow run; copy its few figures to the run's, where runs are compared."""
         stage, _, branch = record.node.partition(".")
         prefix = f"{branch}/" if stage == "evaluate" else f"{record.node}/"
         figures = {f"{prefix}{name}": value for name, value in record.artifact.summary().items()}
-        self.session.monitor.log_summary(self._parent_id, figures)
+        self.session.monitor.finish_child(
+            record.mlflow_run_id, "FINISHED", self._parent_id, figures
+        )
 
     def finish(self, failed: bool, cached: list[str]) -> None:
         """End the run that came to its end."""

@@ -227,8 +227,7 @@ class Execution:
             run_id=self.driver.run_id,
             mlflow_run_id=running.services.run_id,
         )
-        self.driver.log_summary(record)
-        running.services.monitor.finish(running.services.run_id, "FINISHED")
+        self.driver.finish_stage(record)
         replace = name in self.forced or running.decision.record is not None
         self.records[name] = publish_record(self.driver.store, record, replace=replace)
         self.forced.pop(name, None)
