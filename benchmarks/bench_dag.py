@@ -210,13 +210,13 @@ def execute(repeats: int, num_long: int, peers: list[Peer], folder: Path, head: 
         for size in (NUM_FEW, num_long)
     }
     times_s = measure(makers, repeats)
-    print(f"  {'whole process':<32} {f'{NUM_FEW} stages':<26} {num_long} stages")
+    print(f"  {'whole process':<32} {f'{NUM_FEW} stages':>12} {f'{num_long} stages':>32}")
     each_s = {}
     for name in sides:
         few_s, many_s = (times_s[f"{name}: {size}"] for size in (NUM_FEW, num_long))
         pairs = zip(few_s, many_s, strict=True)
         each_s[name] = [(many - few) / (num_long - NUM_FEW) for few, many in pairs]
-        print(f"  {name:<32} {spread(few_s):<26} {spread(many_s)}")
+        print(f"  {name:<32} {spread(few_s):<32} {spread(many_s)}")
     print(f"  one more stage: ({num_long} stages - {NUM_FEW} stages) / {num_long - NUM_FEW}")
     ours_s = statistics.median(each_s["ours, on a running Ray"])
     for name, samples_s in each_s.items():
