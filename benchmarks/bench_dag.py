@@ -231,7 +231,7 @@ def execute(repeats: int, num_long: int, peers: list[Peer], folder: Path, head: 
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--long", type=int, default=30, help="stages of the longer chain")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--peers", nargs="*", choices=list(VERSIONS), default=list(VERSIONS))
