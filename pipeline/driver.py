@@ -19,6 +19,7 @@ from pipeline.dag import Node
 from pipeline.errors import RunHeld
 from pipeline.lease import Claims, Holder, Lease, acquire, lease_key, this_process
 from pipeline.records import StageRecord
+from pipeline.retry import patiently
 from pipeline.runs import RunLog, RunState, StageState, load_attempts, next_attempt, now_iso
 
 SWEEP_KEY = "sweep/lease"
@@ -133,12 +134,12 @@ class Driver:
     def claim(self, node: str, digest: str) -> Holder | None:
         """Claim a stage's execution; return who has it if another driver does."""
         assert self._claims is not None
-        return self._claims.try_claim(f"{node}/{digest}")
+        return patiently(self._claims.try_claim, f"{node}/{digest}")
 
     def release(self, node: str, digest: str) -> None:
         """Give a claim back."""
         assert self._claims is not None
-        self._claims.release(f"{node}/{digest}")
+        patiently(self._claims.release, f"{node}/{digest}")
 
     def services_for(self, node: Node, digest: str, mark: str) -> Services:
         """Return what a stage's execution is given; the same again after a restart.
@@ -193,8 +194,7 @@ class Driver:
             for stage in self._log.state.stages.values():
                 if stage.status == "runs":
                     stage.status = "killed"
-            with contextlib.suppress(ClusterError):
-                self._end("killed" if killed else "failed")
+            self._end("killed" if killed else "failed")
 
     def close(self) -> None:
         """Let go of Ray, claims and lease."""
@@ -204,4 +204,7 @@ class Driver:
         self.log.state.status = status
         self.log.state.ended_at = now_iso()
         self.log.event(f"run {status}")
-        self.log.flush()
+        try:
+            self.log.flush()
+        except ClusterError as error:  # the results are what counts, and they are published
+            self.say(f"the run's log could not be written: {error}")

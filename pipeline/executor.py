@@ -16,7 +16,7 @@ from pipeline.driver import Driver
 from pipeline.errors import StageFailed, StageTimeout
 from pipeline.plan import Decision, decide, not_chosen
 from pipeline.records import StageRecord, find_record, publish_record
-from pipeline.retry import ExecutionConfig, wait_before_retry_s
+from pipeline.retry import ExecutionConfig, patiently, wait_before_retry_s
 from pipeline.runs import StageState, now_iso
 from pipeline.selection import upstream_of
 
@@ -138,7 +138,8 @@ class Execution:
 
     def _decide(self, node: Node) -> Decision:
         inputs = {name: self.records[name] for name in node.needs()}
-        return decide(node, self.driver.store, inputs, forced=node.name in self.forced)
+        is_forced = node.name in self.forced
+        return patiently(decide, node, self.driver.store, inputs, forced=is_forced)
 
     def _keep(self, decision: Decision) -> None:
         """Take an earlier run's result."""
@@ -163,7 +164,7 @@ class Execution:
         if holder is not None:
             self._set(name, "waits", f"{holder} computes it")
             return False
-        if name not in self.forced and find_record(self.driver.store, name, digest):
+        if name not in self.forced and patiently(find_record, self.driver.store, name, digest):
             again = self._decide(node)
             if not again.runs:  # another driver published it in the meantime
                 self.driver.release(name, digest)
@@ -229,7 +230,7 @@ class Execution:
         )
         self.driver.finish_stage(record)
         replace = name in self.forced or running.decision.record is not None
-        self.records[name] = publish_record(self.driver.store, record, replace=replace)
+        self.records[name] = patiently(publish_record, self.driver.store, record, replace=replace)
         self.forced.pop(name, None)
         self.driver.log.state.forced = dict(self.forced)
         self.driver.release(name, mark.digest())

@@ -5,6 +5,7 @@ attempt, with two objects: ``runs/RUN/0001.json``, the state, rewritten as it ch
 ``runs/RUN/0001.jsonl``, the events.
 """
 
+import contextlib
 import datetime
 import json
 import re
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cluster.errors import ObjectMissing
+from cluster.errors import ClusterError, ObjectMissing
 from cluster.storage import ObjectStore
 from pipeline.errors import UsageMistake
 from pipeline.lease import Holder, Watch, holder_of, lease_key
@@ -95,7 +96,8 @@ class RunState(BaseModel):
 class RunLog:
     """The writer of one attempt's state and events; only its driver has one.
 
-    What happens within ``SAVE_EVERY_S`` is written together.
+    What happens within ``SAVE_EVERY_S`` is written together. A store that cannot be written now
+    costs the log a moment, never the run: what is not written goes with the next.
     """
 
     def __init__(self, store: ObjectStore, state: RunState) -> None:
@@ -114,17 +116,22 @@ class RunLog:
     def save_sometimes(self) -> None:
         """Write state and events, unless that was just done."""
         if time.monotonic() - self._saved_at >= SAVE_EVERY_S:
-            self.flush()
+            with contextlib.suppress(ClusterError):
+                self.flush()
 
     def flush(self) -> None:
-        """Write state and events."""
+        """Write state and events.
+
+        Raises:
+            StorageError: the store cannot be written.
+        """
+        self._saved_at = time.monotonic()
         if len(self._events) > self._num_saved:
             text = "\n".join(self._events) + "\n"
             self._store.put_bytes(_key(self.state, "jsonl"), text.encode())
             self._num_saved = len(self._events)
         data = self.state.model_dump_json(indent=1).encode()
         self._store.put_bytes(_key(self.state, "json"), data)
-        self._saved_at = time.monotonic()
 
 
 def next_attempt(store: ObjectStore, run_id: str) -> int:
