@@ -5,6 +5,7 @@ writes nothing.
 """
 
 import contextlib
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from pipeline.runs import RunLog, RunState, StageState, load_attempts, next_atte
 
 SWEEP_KEY = "sweep/lease"
 """Lease of ``gc --delete``, during which no run begins."""
+SWEEPER = "gc"
+"""Stands in the place of a run's id in that lease."""
 
 
 @dataclass
@@ -83,17 +86,7 @@ class Driver:
         """
         self.store.check_writable()
         me = this_process(self.run_id)
-        sweeper = acquire(self.store, SWEEP_KEY, me, wait=self.wait, say=self.say)
-        if isinstance(sweeper, Holder):
-            raise RunHeld(f"{self.store.url} is being swept by {sweeper}; try again in a moment")
-        self._stack.callback(sweeper.release)
-        lease = acquire(self.store, lease_key(self.run_id), me, wait=self.wait, say=self.say)
-        sweeper.release()
-        if isinstance(lease, Holder):
-            raise RunHeld(
-                f"another driver works on it: {lease}. Watch it with `python -m pipeline status "
-                f"{self.run_id}`, or give --wait to go on when it has ended"
-            )
+        lease = self._take_lease(me)
         self._lease, self._claims = lease, Claims(self.store, me)
         self._stack.callback(lease.release)
         self._stack.callback(self._claims.release_all)
@@ -117,10 +110,38 @@ class Driver:
         monitor.log_params(self._parent_id, self.config)
         state.mlflow_run_id = self._parent_id
 
+    def _take_lease(self, me: Holder) -> Lease:
+        """Take the run's lease at a moment when nobody sweeps the store."""
+        told = False
+        while True:
+            sweeper = acquire(self.store, SWEEP_KEY, me, wait=False, say=self.say)
+            if isinstance(sweeper, Holder):  # else a driver that begins, which takes a moment
+                if sweeper.run_id == SWEEPER and not self.wait:
+                    raise RunHeld(f"{self.store.url} is being swept by {sweeper}; try again soon")
+                time.sleep(0.5)
+                continue
+            try:
+                lease = acquire(self.store, lease_key(self.run_id), me, wait=False, say=self.say)
+            finally:
+                sweeper.release()
+            if isinstance(lease, Lease):
+                return lease
+            if not self.wait:
+                raise RunHeld(
+                    f"another driver works on it: {lease}. Watch it with `python -m pipeline "
+                    f"status {self.run_id}`, or give --wait to go on when it has ended"
+                )
+            if not told:
+                self.say(f"waiting: {lease} works on it")
+                told = True
+            time.sleep(1.0)
+
     def was_left_unfinished(self) -> bool:
         """Whether the run's last attempt did not end well, although nothing is left to do."""
         attempts = load_attempts(self.store, self.run_id)
-        return bool(attempts) and attempts[-1].status != "finished"
+        if not attempts or attempts[-1].status == "finished":
+            return False
+        return set(attempts[-1].chosen) <= set(self.plan.get("chosen", ()))
 
     def check_lease(self) -> None:
         """Make sure that this driver still is the run's.
@@ -183,8 +204,16 @@ class Driver:
         monitor.finish(self._parent_id, "FAILED" if failed else "FINISHED")
         self._end("failed" if failed else "finished")
 
-    def abandon(self, handles: list[Any], killed: bool) -> None:
-        """Stop what runs and say so in MLflow and the log; nothing half-done was published."""
+    def abandon(self, handles: list[Any], error: BaseException) -> None:
+        """Stop what runs and say so in MLflow and the log; nothing half-done was published.
+
+        A driver that lost its run leaves MLflow and the log to the one that has it now.
+        """
+        killed = not isinstance(error, Exception)
+        if isinstance(error, RunHeld):
+            for handle in handles:
+                self.session.cancel(handle)
+            return
         if self._session is not None:
             for handle in handles:
                 self._session.cancel(handle)

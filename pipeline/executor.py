@@ -88,8 +88,7 @@ class Execution:
                         self._advance(waiting)
                         self._collect(waiting)
                 except BaseException as error:
-                    killed = not isinstance(error, Exception)
-                    self.driver.abandon(list(self._running), killed)
+                    self.driver.abandon(list(self._running), error)
                     raise
                 if not self.driver.is_open and self.driver.was_left_unfinished():
                     self._open()
@@ -194,6 +193,8 @@ class Execution:
         """Wait a moment; record what ended, stop what takes too long."""
         if not self._running:
             if waiting and self.driver.is_open:  # for another driver's stage, or for a retry
+                self.driver.log.save_sometimes()
+                self.driver.check_lease()
                 time.sleep(POLL_S)
             return
         for handle in self.driver.session.wait(list(self._running), POLL_S):
@@ -228,6 +229,7 @@ class Execution:
             run_id=self.driver.run_id,
             mlflow_run_id=running.services.run_id,
         )
+        self.driver.check_lease()
         self.driver.finish_stage(record)
         replace = name in self.forced or running.decision.record is not None
         self.records[name] = patiently(publish_record, self.driver.store, record, replace=replace)

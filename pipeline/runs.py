@@ -10,7 +10,6 @@ import datetime
 import json
 import re
 import time
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cluster.errors import ClusterError, ObjectMissing
 from cluster.storage import ObjectStore
 from pipeline.errors import UsageMistake
-from pipeline.lease import Holder, Watch, holder_of, lease_key
+from pipeline.lease import Holder, Watch, lease_key
 
 StageStatus = Literal["waits", "runs", "done", "cached", "failed", "killed", "left out"]
 RunStatus = Literal["running", "finished", "failed", "killed"]
@@ -179,6 +178,16 @@ def load_run(store: ObjectStore, name: str) -> RunState:
     return state
 
 
+def unreadable_states(store: ObjectStore) -> list[str]:
+    """Return the keys of states that cannot be read: of another version, or damaged."""
+    found = []
+    for key in store.list_keys("runs/"):
+        match = re.fullmatch(r"runs/([^/]+)/(\d+)\.json", key)
+        if match and _load(store, match[1], int(match[2])) is None:
+            found.append(key)
+    return found
+
+
 def load_attempts(store: ObjectStore, run_id: str) -> list[RunState]:
     """Return every attempt of a run, the first one first; unreadable ones are left out."""
     found = [_load(store, run_id, number) for number in sorted(_attempts(store, run_id))]
@@ -204,14 +213,22 @@ def is_alive(store: ObjectStore, state: RunState, watch: Watch | None = None) ->
     return lives
 
 
-def living_drivers(store: ObjectStore) -> Iterator[Holder]:
-    """Yield the holder of every run's lease that is not known to be dead."""
-    for key in list(store.list_keys("runs/")):
-        if key.endswith("/lease"):
-            _, lives = Watch(store, key).look()
-            holder = holder_of(store, key)
-            if holder is not None and lives is not False:
-                yield holder
+def living_drivers(store: ObjectStore, patience_s: float = 0.0) -> list[Holder]:
+    """Return the holder of every run's lease that is not known to be dead.
+
+    Args:
+        store: where the leases are.
+        patience_s: how long to watch those that may have died on other machines.
+    """
+    keys = [key for key in store.list_keys("runs/") if key.endswith("/lease")]
+    watches = [Watch(store, key) for key in keys]
+    until = time.monotonic() + patience_s
+    while True:
+        looks = [watch.look() for watch in watches]
+        is_clear = all(lives is not None for _, lives in looks)
+        if is_clear or time.monotonic() >= until:
+            return [holder for holder, lives in looks if holder and lives is not False]
+        time.sleep(0.5)
 
 
 def now_iso() -> str:

@@ -323,6 +323,9 @@ def test_a_driver_that_lost_its_run_stops(store):
             made.driver._lease.lost_to = "someone"  # type: ignore[union-attr] # it is open
             return []
 
-    made = execution(graph(), store, Stolen(Recorder()), text=io.StringIO())
+    recorder = Recorder()
+    made = execution(graph(), store, Stolen(recorder), text=io.StringIO())
     with pytest.raises(RunHeld, match="lost the run to someone"):
         made.run()
+    assert "KILLED" not in recorder.statuses().values()  # the other driver goes on with them
+    assert load_run(store, "test").status == "running"
