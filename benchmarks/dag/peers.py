@@ -44,11 +44,13 @@ class Peer:
         name: with its version.
         execute: number of stages -> the command that executes them all.
         again: what comes nearest to a run with nothing to do, and what it does.
+        is_slow: whether a stage takes it so long that chains of a hundred would take minutes.
     """
 
     name: str
     execute: Callable[[int], Command]
     again: dict[str, Command]
+    is_slow: bool = False
 
 
 def install(name: str, cache: Path) -> Path | None:
@@ -167,7 +169,7 @@ def _dagster(programs: Path, folder: Path, sizes: list[int]) -> list[Peer]:
         "dagster job list: only loads the graph": listed,
     }
     return [
-        Peer(version, lambda size: command("default", size), again),
+        Peer(version, lambda size: command("default", size), again, is_slow=True),
         Peer(f"{version}, in process", lambda size: command("in_process", size), {}),
     ]
 
@@ -211,5 +213,6 @@ def _metaflow(programs: Path, folder: Path, sizes: list[int]) -> list[Peer]:
             f"Metaflow {VERSIONS['metaflow']}",
             lambda size: command(size, "run", proof="Task finished successfully", num_proofs=size),
             again,
+            is_slow=True,
         )
     ]
