@@ -236,15 +236,16 @@ def report(figures: dict[tuple[str, int], list[dict[str, float]]], rows: list[st
     def median(name: str, processes: int, what: str) -> float:
         return statistics.median(f[what] for f in figures[name, processes])
 
-    print(f"\n{'loader':40} {'1 process':>22} {'2 processes':>22}  CPU ms/image")
+    print("\nimages/s: median (lowest-highest)")
+    print(f"{'loader':38} {'1 process':>16} {'2 processes':>16}  CPU ms/image")
     for name in (*rows, FLOAT, PACKED, ALONE):
         cells = []
         for processes in (1, 2):
             speeds = [f["images_per_s"] for f in figures.get((name, processes), [])]
-            spread = f"{min(speeds):.0f}-{max(speeds):.0f}" if speeds else ""
+            spread = f"({min(speeds):.0f}-{max(speeds):.0f})" if speeds else ""
             middle = f"{statistics.median(speeds):.0f}" if speeds else "-"
-            cells.append(f"{middle:>6} images/s {spread:>8}"[:22].rjust(22))
-        print(f"{name:40} {cells[0]} {cells[1]}  {median(name, 1, 'cpu_ms'):6.2f}")
+            cells.append(f"{middle} {spread}")
+        print(f"{name:38} {cells[0]:>16} {cells[1]:>16}  {median(name, 1, 'cpu_ms'):6.2f}")
     ours = median(FLOAT, 1, "images_per_s")
     print("\none loader process, to floats: this project against")
     for name in rows:

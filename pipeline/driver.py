@@ -5,6 +5,7 @@ writes nothing.
 """
 
 import contextlib
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +20,13 @@ from pipeline.dag import Node
 from pipeline.errors import RunHeld
 from pipeline.lease import Claims, Holder, Lease, acquire, lease_key, this_process
 from pipeline.records import StageRecord
+from pipeline.retry import patiently
 from pipeline.runs import RunLog, RunState, StageState, load_attempts, next_attempt, now_iso
 
 SWEEP_KEY = "sweep/lease"
 """Lease of ``gc --delete``, during which no run begins."""
+SWEEPER = "gc"
+"""Stands in the place of a run's id in that lease."""
 
 
 @dataclass
@@ -82,17 +86,7 @@ class Driver:
         """
         self.store.check_writable()
         me = this_process(self.run_id)
-        sweeper = acquire(self.store, SWEEP_KEY, me, wait=self.wait, say=self.say)
-        if isinstance(sweeper, Holder):
-            raise RunHeld(f"{self.store.url} is being swept by {sweeper}; try again in a moment")
-        self._stack.callback(sweeper.release)
-        lease = acquire(self.store, lease_key(self.run_id), me, wait=self.wait, say=self.say)
-        sweeper.release()
-        if isinstance(lease, Holder):
-            raise RunHeld(
-                f"another driver works on it: {lease}. Watch it with `python -m pipeline status "
-                f"{self.run_id}`, or give --wait to go on when it has ended"
-            )
+        lease = self._take_lease(me)
         self._lease, self._claims = lease, Claims(self.store, me)
         self._stack.callback(lease.release)
         self._stack.callback(self._claims.release_all)
@@ -116,10 +110,38 @@ class Driver:
         monitor.log_params(self._parent_id, self.config)
         state.mlflow_run_id = self._parent_id
 
+    def _take_lease(self, me: Holder) -> Lease:
+        """Take the run's lease at a moment when nobody sweeps the store."""
+        told = False
+        while True:
+            sweeper = acquire(self.store, SWEEP_KEY, me, wait=False, say=self.say)
+            if isinstance(sweeper, Holder):  # else a driver that begins, which takes a moment
+                if sweeper.run_id == SWEEPER and not self.wait:
+                    raise RunHeld(f"{self.store.url} is being swept by {sweeper}; try again soon")
+                time.sleep(0.5)
+                continue
+            try:
+                lease = acquire(self.store, lease_key(self.run_id), me, wait=False, say=self.say)
+            finally:
+                sweeper.release()
+            if isinstance(lease, Lease):
+                return lease
+            if not self.wait:
+                raise RunHeld(
+                    f"another driver works on it: {lease}. Watch it with `python -m pipeline "
+                    f"status {self.run_id}`, or give --wait to go on when it has ended"
+                )
+            if not told:
+                self.say(f"waiting: {lease} works on it")
+                told = True
+            time.sleep(1.0)
+
     def was_left_unfinished(self) -> bool:
         """Whether the run's last attempt did not end well, although nothing is left to do."""
         attempts = load_attempts(self.store, self.run_id)
-        return bool(attempts) and attempts[-1].status != "finished"
+        if not attempts or attempts[-1].status == "finished":
+            return False
+        return set(attempts[-1].chosen) <= set(self.plan.get("chosen", ()))
 
     def check_lease(self) -> None:
         """Make sure that this driver still is the run's.
@@ -133,12 +155,12 @@ class Driver:
     def claim(self, node: str, digest: str) -> Holder | None:
         """Claim a stage's execution; return who has it if another driver does."""
         assert self._claims is not None
-        return self._claims.try_claim(f"{node}/{digest}")
+        return patiently(self._claims.try_claim, f"{node}/{digest}")
 
     def release(self, node: str, digest: str) -> None:
         """Give a claim back."""
         assert self._claims is not None
-        self._claims.release(f"{node}/{digest}")
+        patiently(self._claims.release, f"{node}/{digest}")
 
     def services_for(self, node: Node, digest: str, mark: str) -> Services:
         """Return what a stage's execution is given; the same again after a restart.
@@ -182,8 +204,16 @@ class Driver:
         monitor.finish(self._parent_id, "FAILED" if failed else "FINISHED")
         self._end("failed" if failed else "finished")
 
-    def abandon(self, handles: list[Any], killed: bool) -> None:
-        """Stop what runs and say so in MLflow and the log; nothing half-done was published."""
+    def abandon(self, handles: list[Any], error: BaseException) -> None:
+        """Stop what runs and say so in MLflow and the log; nothing half-done was published.
+
+        A driver that lost its run leaves MLflow and the log to the one that has it now.
+        """
+        killed = not isinstance(error, Exception)
+        if isinstance(error, RunHeld):
+            for handle in handles:
+                self.session.cancel(handle)
+            return
         if self._session is not None:
             for handle in handles:
                 self._session.cancel(handle)
@@ -193,8 +223,7 @@ class Driver:
             for stage in self._log.state.stages.values():
                 if stage.status == "runs":
                     stage.status = "killed"
-            with contextlib.suppress(ClusterError):
-                self._end("killed" if killed else "failed")
+            self._end("killed" if killed else "failed")
 
     def close(self) -> None:
         """Let go of Ray, claims and lease."""
@@ -204,4 +233,7 @@ class Driver:
         self.log.state.status = status
         self.log.state.ended_at = now_iso()
         self.log.event(f"run {status}")
-        self.log.flush()
+        try:
+            self.log.flush()
+        except ClusterError as error:  # the results are what counts, and they are published
+            self.say(f"the run's log could not be written: {error}")

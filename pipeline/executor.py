@@ -16,7 +16,7 @@ from pipeline.driver import Driver
 from pipeline.errors import StageFailed, StageTimeout
 from pipeline.plan import Decision, decide, not_chosen
 from pipeline.records import StageRecord, find_record, publish_record
-from pipeline.retry import ExecutionConfig, wait_before_retry_s
+from pipeline.retry import ExecutionConfig, patiently, wait_before_retry_s
 from pipeline.runs import StageState, now_iso
 from pipeline.selection import upstream_of
 
@@ -88,8 +88,7 @@ class Execution:
                         self._advance(waiting)
                         self._collect(waiting)
                 except BaseException as error:
-                    killed = not isinstance(error, Exception)
-                    self.driver.abandon(list(self._running), killed)
+                    self.driver.abandon(list(self._running), error)
                     raise
                 if not self.driver.is_open and self.driver.was_left_unfinished():
                     self._open()
@@ -138,7 +137,8 @@ class Execution:
 
     def _decide(self, node: Node) -> Decision:
         inputs = {name: self.records[name] for name in node.needs()}
-        return decide(node, self.driver.store, inputs, forced=node.name in self.forced)
+        is_forced = node.name in self.forced
+        return patiently(decide, node, self.driver.store, inputs, forced=is_forced)
 
     def _keep(self, decision: Decision) -> None:
         """Take an earlier run's result."""
@@ -163,7 +163,7 @@ class Execution:
         if holder is not None:
             self._set(name, "waits", f"{holder} computes it")
             return False
-        if name not in self.forced and find_record(self.driver.store, name, digest):
+        if name not in self.forced and patiently(find_record, self.driver.store, name, digest):
             again = self._decide(node)
             if not again.runs:  # another driver published it in the meantime
                 self.driver.release(name, digest)
@@ -193,6 +193,8 @@ class Execution:
         """Wait a moment; record what ended, stop what takes too long."""
         if not self._running:
             if waiting and self.driver.is_open:  # for another driver's stage, or for a retry
+                self.driver.log.save_sometimes()
+                self.driver.check_lease()
                 time.sleep(POLL_S)
             return
         for handle in self.driver.session.wait(list(self._running), POLL_S):
@@ -227,9 +229,10 @@ class Execution:
             run_id=self.driver.run_id,
             mlflow_run_id=running.services.run_id,
         )
+        self.driver.check_lease()
         self.driver.finish_stage(record)
         replace = name in self.forced or running.decision.record is not None
-        self.records[name] = publish_record(self.driver.store, record, replace=replace)
+        self.records[name] = patiently(publish_record, self.driver.store, record, replace=replace)
         self.forced.pop(name, None)
         self.driver.log.state.forced = dict(self.forced)
         self.driver.release(name, mark.digest())

@@ -14,12 +14,14 @@ from cluster.storage import ObjectStore
 from pipeline.console import STYLES, duration_text
 from pipeline.errors import UsageMistake
 from pipeline.launch import store_of
-from pipeline.lease import BEAT_S, Watch, lease_key
+from pipeline.lease import BEAT_S, DEAD_AFTER_S, Watch, lease_key
 from pipeline.output import make_table, print_json, print_table
 from pipeline.records import StageRecord, find_record
 from pipeline.results import METRICS
 from pipeline.runs import RunState, is_alive, list_runs, load_events, load_run
 
+PATIENCE_S = DEAD_AFTER_S + BEAT_S
+"""Seconds after which it is known whether a driver elsewhere lives."""
 DIED = "died"
 """Status of an attempt whose driver is gone without a word."""
 
@@ -30,7 +32,7 @@ def status_verb(options: argparse.Namespace) -> int:
     state = _chosen(store, options.run)
     watch = Watch(store, lease_key(state.run_id))
     if not options.follow:
-        status = standing(store, state, watch, patience_s=1.5 * BEAT_S)
+        status = standing(store, state, watch, patience_s=PATIENCE_S)
         if options.json:
             print_json(_facts(state, status))
         else:
@@ -95,7 +97,7 @@ def show_verb(options: argparse.Namespace) -> int:
     """Show one run: what each stage did and left."""
     store = store_of(options)
     state = load_run(store, options.run)
-    status = standing(store, state, patience_s=1.5 * BEAT_S)
+    status = standing(store, state, patience_s=PATIENCE_S)
     records = records_of(store, state)
     if options.json:
         facts = _facts(state, status)

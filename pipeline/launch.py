@@ -21,7 +21,7 @@ from pipeline.fingerprint import raw_sources
 from pipeline.output import print_json
 from pipeline.plan import make_plan
 from pipeline.results import plan_table, print_plan, print_results, results_table
-from pipeline.runs import load_run, next_attempt
+from pipeline.runs import RunState, load_attempts, load_run, next_attempt
 from pipeline.selection import Selection, select, upstream_of
 
 
@@ -53,7 +53,7 @@ def plan_verb(options: argparse.Namespace) -> int:
 def resume_verb(options: argparse.Namespace) -> int:
     """Go on with a run as its last attempt was asked for."""
     store = store_of(options)
-    state = load_run(store, options.run)
+    state = unfinished_attempt(store, options.run)
     wrong = [s for s in options.set if not s.startswith(("session.", "execution."))]
     if wrong:
         raise UsageMistake(
@@ -66,11 +66,25 @@ def resume_verb(options: argparse.Namespace) -> int:
             f"{state.run_id} was made by another version of the project: today its settings make "
             f"{config.run_id()}. Start it anew with `python -m pipeline run`"
         )
+    if open_store(config.store).url != store.url:
+        raise UsageMistake(
+            f"{state.run_id} in {store.url} works with the store {config.store}: give --store "
+            f"{config.store}, or run it anew"
+        )
     graph = build_graph(config)
     chosen = frozenset(state.chosen) & graph.keys()
     check_sources(graph, chosen)
     options.keep_going |= state.keep_going
     return _drive(config, graph, chosen, dict(state.forced), options)
+
+
+def unfinished_attempt(store: ObjectStore, name: str) -> RunState:
+    """Return the attempt to go on with: the named one, else the last that did not end well."""
+    state = load_run(store, name)
+    if "@" in name:
+        return state
+    unfinished = [a for a in load_attempts(store, state.run_id) if a.status != "finished"]
+    return unfinished[-1] if unfinished else state
 
 
 def selection_of(graph: Mapping[str, Node], options: argparse.Namespace) -> Selection:

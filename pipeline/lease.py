@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
-from cluster.errors import ClusterError, ObjectMissing
+from cluster.errors import ObjectMissing
 from cluster.storage import ObjectStore
 
 BEAT_S = 4.0
@@ -93,15 +93,19 @@ class Watch:
         self._store, self._key = store, key
         self._last: Holder | None = None
         self._since = 0.0
+        self._looked = float("-inf")
 
     def look(self) -> tuple[Holder | None, bool | None]:
         """Return the holder, and whether it lives: None while that cannot be said yet."""
-        now, holder, last = time.monotonic(), holder_of(self._store, self._key), self._last
+        holder, last = holder_of(self._store, self._key), self._last
+        now, looked = time.monotonic(), self._looked
+        self._looked = now
         if holder is None:
             return None, False
         if holder.machine == _machine() and not _runs(holder.pid):
             return holder, False
-        if last is None or last.owner != holder.owner:
+        # A store that nobody could reach for a while is not held against the holder.
+        if last is None or last.owner != holder.owner or now - looked > max(2 * BEAT_S, 1.0):
             self._last, self._since = holder, now
             return holder, None
         if holder.beat != last.beat:
@@ -155,7 +159,7 @@ class Lease:
                     self.me = renewed
                     continue
                 holder = holder_of(self._store, self._key)
-            except ClusterError:  # a store that is away now may be back at the next beat
+            except Exception:  # a store that is away now may be back at the next beat
                 continue
             if holder is not None and holder.owner == self.me.owner:
                 self.me = holder  # an earlier beat arrived although its answer did not
@@ -233,7 +237,9 @@ class Claims:
         key = f"claims/{name}"
         if key in self._mine:
             self._mine.discard(key)
-            self._store.delete(key)
+            holder = holder_of(self._store, key)
+            if holder is not None and holder.owner == self._me.owner:
+                self._store.delete(key)
 
     def release_all(self) -> None:
         """Give every claim back."""

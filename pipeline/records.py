@@ -64,6 +64,15 @@ def all_records(store: ObjectStore) -> Iterator[StageRecord]:
             yield record
 
 
+def unreadable_records(store: ObjectStore) -> list[str]:
+    """Return the keys of records that cannot be read: of another version, or damaged."""
+    return [
+        key
+        for key in store.list_keys("records/")
+        if not key.endswith("/latest.json") and _load(store, key) is None
+    ]
+
+
 def publish_record(
     store: ObjectStore, record: StageRecord, *, replace: bool = False
 ) -> StageRecord:

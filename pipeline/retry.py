@@ -1,13 +1,20 @@
-"""Whether a stage that failed is tried again, and how long one may take. Decisions, no I/O."""
+"""Whether a stage that failed is tried again, and how long one may take."""
 
 import fnmatch
 import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cluster.transient import is_transient
 
 MAX_WAIT_S = 300.0
+PATIENCE_S = 300.0
+"""Seconds for which a driver asks again that cannot reach the store."""
+
+T = TypeVar("T")
 
 
 class ExecutionConfig(BaseModel):
@@ -61,3 +68,20 @@ def wait_before_retry_s(
         return None
     share = random.random() if jitter is None else jitter
     return min(MAX_WAIT_S, config.retry_wait_s * 2 ** (tries - 1) * (0.75 + 0.5 * share))
+
+
+def patiently(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """Call what may fail for a while, such as a store that restarts, again and again.
+
+    Raises:
+        Exception: the call's own, after ``PATIENCE_S``, or at once where time cannot cure it.
+    """
+    until, wait_s = time.monotonic() + PATIENCE_S, 0.5
+    while True:
+        try:
+            return call(*arguments, **options)
+        except Exception as error:
+            if not is_transient(error) or time.monotonic() + wait_s > until:
+                raise
+        time.sleep(wait_s)
+        wait_s = min(2 * wait_s, 15.0)

@@ -5,19 +5,19 @@ attempt, with two objects: ``runs/RUN/0001.json``, the state, rewritten as it ch
 ``runs/RUN/0001.jsonl``, the events.
 """
 
+import contextlib
 import datetime
 import json
 import re
 import time
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cluster.errors import ObjectMissing
+from cluster.errors import ClusterError, ObjectMissing
 from cluster.storage import ObjectStore
 from pipeline.errors import UsageMistake
-from pipeline.lease import Holder, Watch, holder_of, lease_key
+from pipeline.lease import Holder, Watch, lease_key
 
 StageStatus = Literal["waits", "runs", "done", "cached", "failed", "killed", "left out"]
 RunStatus = Literal["running", "finished", "failed", "killed"]
@@ -95,7 +95,8 @@ class RunState(BaseModel):
 class RunLog:
     """The writer of one attempt's state and events; only its driver has one.
 
-    What happens within ``SAVE_EVERY_S`` is written together.
+    What happens within ``SAVE_EVERY_S`` is written together. A store that cannot be written now
+    costs the log a moment, never the run: what is not written goes with the next.
     """
 
     def __init__(self, store: ObjectStore, state: RunState) -> None:
@@ -114,17 +115,22 @@ class RunLog:
     def save_sometimes(self) -> None:
         """Write state and events, unless that was just done."""
         if time.monotonic() - self._saved_at >= SAVE_EVERY_S:
-            self.flush()
+            with contextlib.suppress(ClusterError):
+                self.flush()
 
     def flush(self) -> None:
-        """Write state and events."""
+        """Write state and events.
+
+        Raises:
+            StorageError: the store cannot be written.
+        """
+        self._saved_at = time.monotonic()
         if len(self._events) > self._num_saved:
             text = "\n".join(self._events) + "\n"
             self._store.put_bytes(_key(self.state, "jsonl"), text.encode())
             self._num_saved = len(self._events)
         data = self.state.model_dump_json(indent=1).encode()
         self._store.put_bytes(_key(self.state, "json"), data)
-        self._saved_at = time.monotonic()
 
 
 def next_attempt(store: ObjectStore, run_id: str) -> int:
@@ -172,6 +178,16 @@ def load_run(store: ObjectStore, name: str) -> RunState:
     return state
 
 
+def unreadable_states(store: ObjectStore) -> list[str]:
+    """Return the keys of states that cannot be read: of another version, or damaged."""
+    found = []
+    for key in store.list_keys("runs/"):
+        match = re.fullmatch(r"runs/([^/]+)/(\d+)\.json", key)
+        if match and _load(store, match[1], int(match[2])) is None:
+            found.append(key)
+    return found
+
+
 def load_attempts(store: ObjectStore, run_id: str) -> list[RunState]:
     """Return every attempt of a run, the first one first; unreadable ones are left out."""
     found = [_load(store, run_id, number) for number in sorted(_attempts(store, run_id))]
@@ -197,14 +213,22 @@ def is_alive(store: ObjectStore, state: RunState, watch: Watch | None = None) ->
     return lives
 
 
-def living_drivers(store: ObjectStore) -> Iterator[Holder]:
-    """Yield the holder of every run's lease that is not known to be dead."""
-    for key in list(store.list_keys("runs/")):
-        if key.endswith("/lease"):
-            _, lives = Watch(store, key).look()
-            holder = holder_of(store, key)
-            if holder is not None and lives is not False:
-                yield holder
+def living_drivers(store: ObjectStore, patience_s: float = 0.0) -> list[Holder]:
+    """Return the holder of every run's lease that is not known to be dead.
+
+    Args:
+        store: where the leases are.
+        patience_s: how long to watch those that may have died on other machines.
+    """
+    keys = [key for key in store.list_keys("runs/") if key.endswith("/lease")]
+    watches = [Watch(store, key) for key in keys]
+    until = time.monotonic() + patience_s
+    while True:
+        looks = [watch.look() for watch in watches]
+        is_clear = all(lives is not None for _, lives in looks)
+        if is_clear or time.monotonic() >= until:
+            return [holder for holder, lives in looks if holder and lives is not False]
+        time.sleep(0.5)
 
 
 def now_iso() -> str:

@@ -16,13 +16,19 @@ from rich.progress import track
 
 from cluster.errors import ObjectMissing
 from cluster.storage import ObjectStore
-from pipeline.driver import SWEEP_KEY
+from pipeline.driver import SWEEP_KEY, SWEEPER
 from pipeline.errors import RunHeld, UsageMistake
 from pipeline.launch import store_of
-from pipeline.lease import Holder, acquire, holder_of, this_process
+from pipeline.lease import BEAT_S, DEAD_AFTER_S, Holder, acquire, holder_of, this_process
 from pipeline.output import print_json, print_table
-from pipeline.records import all_records, find_record, record_key
-from pipeline.runs import RunState, list_runs, living_drivers, load_attempts
+from pipeline.records import all_records, find_record, record_key, unreadable_records
+from pipeline.runs import (
+    RunState,
+    list_runs,
+    living_drivers,
+    load_attempts,
+    unreadable_states,
+)
 from stages.shard_writer import ShardResult
 
 PREFIXES = (
@@ -61,16 +67,18 @@ def gc_verb(options: argparse.Namespace) -> int:
         garbage = find_garbage(store, options.keep_runs)
         _report(store, garbage, False, options.json)
         return 0
-    lease = acquire(store, SWEEP_KEY, this_process("gc"), wait=False, say=lambda text: None)
+    lease = acquire(store, SWEEP_KEY, this_process(SWEEPER), wait=False, say=lambda text: None)
     if isinstance(lease, Holder):
         raise RunHeld(f"{store.url} is in use by {lease}; try again in a moment")
     try:
-        for holder in living_drivers(store):
+        for holder in living_drivers(store, DEAD_AFTER_S + BEAT_S):
             raise RunHeld(f"{holder} works with {store.url}: delete when it has ended")
         garbage = find_garbage(store, options.keep_runs)
         # Records before their objects: what is stopped half-way leaves no record without objects.
         order = sorted(garbage, key=lambda key: not key.startswith("records/"))
         for key in track(order, "deleting", console=Console(stderr=True), transient=True):
+            if lease.lost_to:
+                raise RunHeld(f"stopped half-way: the store was taken over by {lease.lost_to}")
             store.delete(key)
     finally:
         lease.release()
@@ -86,6 +94,13 @@ def find_garbage(store: ObjectStore, keep_runs: int | None = None) -> dict[str, 
         keep_runs: forget all but this many of the newest runs, with the results that only they
             used; None = forget none, and keep every result.
     """
+    unknown = [*unreadable_records(store), *unreadable_states(store)]
+    if unknown:
+        raise UsageMistake(
+            f"{store.url}: {len(unknown)} records or states cannot be read, such as {unknown[0]}: "
+            "another version of the project wrote them, or they are damaged. What they refer to is "
+            "not known, so nothing is called left over: use that version, or delete these keys"
+        )
     kept = what_to_keep(store, keep_runs)
     garbage = {}
     for prefix in PREFIXES:

@@ -14,7 +14,7 @@ from pipeline.errors import FINDINGS
 from pipeline.history import records_of
 from pipeline.launch import store_of
 from pipeline.output import print_json, print_table
-from pipeline.records import StageRecord, all_records
+from pipeline.records import StageRecord, all_records, unreadable_records
 from pipeline.runs import load_run
 
 
@@ -27,7 +27,10 @@ def verify_verb(options: argparse.Namespace) -> int:
         records = list(all_records(store))
     objects = named_by(records)
     total = sum(ref.size_bytes for ref in objects)
-    damaged = []
+    damaged = [
+        {"key": key, "stages": key.split("/")[1], "problem": f"{store.url_of(key)} cannot be read"}
+        for key in ([] if options.run else unreadable_records(store))
+    ]
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("verifying", total=max(1, total))
         for ref, problem in check(store, objects):
@@ -39,8 +42,8 @@ def verify_verb(options: argparse.Namespace) -> int:
         print_json({"objects": len(objects), "size_bytes": total, "damaged": damaged})
     elif damaged:
         print_table(
-            f"{len(damaged)} of {len(objects)} objects are not what they should be; running the "
-            "same command again makes them anew",
+            f"{len(damaged)} objects or records are not what they should be; running the same "
+            "command again makes them anew",
             ("stage", "problem"),
             [(row["stages"], row["problem"]) for row in damaged],
         )

@@ -1,6 +1,6 @@
 """Which frames become which shard: a list on disk, of which one shard's frames are read at a time.
 
-A listing takes about a kilobyte of memory per frame. It is made in a process of its own, which
+A listing takes about 2 kB of memory per frame. It is made in a process of its own, which
 writes each shard's frames to a file and ends; sharding itself then needs the same memory for a
 hundred frames and for a hundred million.
 """

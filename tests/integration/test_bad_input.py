@@ -88,7 +88,7 @@ def test_outputs_on_a_full_or_unwritable_disk_are_named(tmp_path: Path, small_di
         (full, small_disk, "disk is full"),
         (nowhere, "/proc/nope", "No such file or directory"),
     ):
-        assert run.returncode == 1
+        assert run.returncode == 5
         assert str(place) in run.stderr
         assert reason in run.stderr
         assert "Traceback" not in run.stderr + run.stdout
@@ -98,7 +98,7 @@ def test_an_empty_split_is_named(tmp_path: Path):
     root = data_set(tmp_path / "raw")
     (root / "data/nyu2_test.csv").write_text("")
     run = pipeline(tmp_path, preset(tmp_path, root))
-    assert run.returncode == 1
+    assert run.returncode == 3
     assert "nyu2_test.csv" in run.stderr
     assert "Traceback" not in run.stderr
 
@@ -107,7 +107,7 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path):
     root = data_set(tmp_path / "raw")
     (tmp_path / "file").write_text("not a folder")
     run = pipeline(tmp_path, preset(tmp_path, root), f"store={tmp_path}/file/store")
-    assert run.returncode == 1
+    assert run.returncode == 5
     assert f"{tmp_path}/file/store" in run.stderr
     assert "Traceback" not in run.stderr
 

@@ -294,12 +294,38 @@ def test_of_two_results_for_one_stage_the_first_one_stands(store):
     assert publish_record(store, late, replace=True).run_id == "late"
 
 
+def test_a_store_that_is_away_for_a_moment_costs_nothing(store, monkeypatch):
+    """The first write of each record and claim, and a write of the log, find nobody."""
+    monkeypatch.setattr("pipeline.retry.time.sleep", lambda seconds: None)
+    refused: set[str] = set()
+
+    def flaky(put):
+        def write(self, key, data):
+            began = self.stat("runs/test/0001.json") is not None
+            if began and key not in refused and not key.endswith("/lease"):
+                refused.add(key)
+                raise StoreUnavailable(self.url, "nobody answers")
+            return put(self, key, data)
+
+        return write
+
+    for name in ("put_bytes", "put_bytes_if_absent"):
+        monkeypatch.setattr(LocalStore, name, flaky(getattr(LocalStore, name)))
+    settings = ExecutionConfig(retry_wait_s=0.0)  # the stages' own writes are refused too
+    records, _, _ = execute(graph(), store, settings=settings)
+    assert set(records) == {"a", "b", "c", "d", "e"}
+    assert {key.split("/")[0] for key in refused} == {"claims", "networks", "records", "runs"}
+
+
 def test_a_driver_that_lost_its_run_stops(store):
     class Stolen(InProcess):
         def wait(self, handles: list[int], timeout_s: float) -> list[int]:
             made.driver._lease.lost_to = "someone"  # type: ignore[union-attr] # it is open
             return []
 
-    made = execution(graph(), store, Stolen(Recorder()), text=io.StringIO())
+    recorder = Recorder()
+    made = execution(graph(), store, Stolen(recorder), text=io.StringIO())
     with pytest.raises(RunHeld, match="lost the run to someone"):
         made.run()
+    assert "KILLED" not in recorder.statuses().values()  # the other driver goes on with them
+    assert load_run(store, "test").status == "running"

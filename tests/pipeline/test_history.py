@@ -62,8 +62,11 @@ def test_a_driver_that_died_is_told_from_one_that_works(store, capsys, monkeypat
     assert "e      died" in " ".join(shown.split("  ")) or "died" in shown.split("\ne ")[1][:20]
     far = Holder(owner=state.owner, run_id="one", host="far", machine="far/x/y", pid=7)
     store.put_bytes(lease_key("one"), far.data())
-    monkeypatch.setattr("pipeline.history.BEAT_S", 0.1)
+    monkeypatch.setattr("pipeline.history.PATIENCE_S", 0.1)
     assert told(capsys, "status", "one")["status"] == "running"
+    monkeypatch.setattr("pipeline.lease.DEAD_AFTER_S", 0.5)
+    monkeypatch.setattr("pipeline.history.PATIENCE_S", 3.0)
+    assert told(capsys, "status", "one")["status"] == "died"
 
 
 def test_runs_are_listed_the_newest_first(store, capsys):
@@ -138,4 +141,4 @@ def test_verify_reads_everything_and_names_what_is_damaged(store, capsys):
     assert "its sha256 is" in damaged["networks/b-b"]["problem"]
     assert "there is no such object" in damaged["networks/e-e"]["problem"]
     assert main(["verify"]) == 1
-    assert "2 of 5 objects are not what they should be" in capsys.readouterr().out
+    assert "2 objects or records are not what they should be" in capsys.readouterr().out

@@ -152,6 +152,23 @@ def test_a_claim_holds_as_long_as_its_run_has_a_living_driver(store):
     assert not list(store.list_keys("claims/"))
 
 
+def test_a_claim_that_another_one_has_by_now_is_not_given_back(store):
+    mine = Claims(store, this_process("run"))
+    assert mine.try_claim("train/abc") is None
+    store.put_bytes("claims/train/abc", elsewhere("successor").data())
+    mine.release_all()
+    assert holder_of(store, "claims/train/abc").owner == "successor"
+
+
+def test_a_store_that_was_away_is_not_held_against_the_holder(store, monkeypatch):
+    store.put_bytes(KEY, elsewhere().data())
+    watch = Watch(store, KEY)
+    watch.look()
+    watch._looked -= 60  # nobody could look for a minute
+    watch._since -= 60
+    assert watch.look() == (elsewhere(), None)
+
+
 def test_a_claim_of_an_earlier_driver_of_a_run_is_void(store):
     first, second = elsewhere("first", "theirs"), elsewhere("second", "theirs")
     assert Claims(store, first).try_claim("train/abc") is None

@@ -6,7 +6,8 @@ from ray.exceptions import ActorDiedError, NodeDiedError, WorkerCrashedError
 
 from cluster.errors import NoSpaceLeft, ObjectCorrupt, StoreRefused, StoreUnavailable
 from cluster.transient import is_transient
-from pipeline.retry import MAX_WAIT_S, ExecutionConfig, wait_before_retry_s
+from pipeline import retry as module
+from pipeline.retry import MAX_WAIT_S, ExecutionConfig, patiently, wait_before_retry_s
 
 CURABLE = [
     StoreUnavailable("s3://b", "slow down"),
@@ -55,6 +56,27 @@ def test_drivers_that_failed_together_come_back_apart():
     drawn = {wait_before_retry_s(CURABLE[0], 1, config) for _ in range(20)}
     assert len(drawn) > 1
     assert all(first <= wait_s <= last for wait_s in drawn if wait_s is not None)
+
+
+def test_a_call_is_repeated_until_it_works_or_patience_ends(monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    answers = [StoreUnavailable("s3://b", "down")] * 3
+
+    def call(word: str) -> str:
+        if answers:
+            raise answers.pop()
+        return word
+
+    assert patiently(call, "done") == "done"
+    assert slept == [0.5, 1.0, 2.0]
+    monkeypatch.setattr(module, "PATIENCE_S", 0.1)
+    answers = [StoreUnavailable("s3://b", "down")]
+    with pytest.raises(StoreUnavailable):
+        patiently(call, "done")
+    answers = [ValueError("never")]
+    with pytest.raises(ValueError, match="never"):
+        patiently(call, "done")
 
 
 def test_the_limit_that_fits_best_counts():

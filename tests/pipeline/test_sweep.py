@@ -8,7 +8,7 @@ import pytest
 from cluster.local_store import LocalStore
 from pipeline import fingerprint as fingerprint_module
 from pipeline.cli import main
-from pipeline.lease import Lease, lease_key, this_process
+from pipeline.lease import Holder, Lease, lease_key, this_process
 from pipeline.runs import StageState, load_run
 from stages.shard_writer import ShardResult
 from tests.pipeline.small_graph import Settings, errors, execute, executed, graph
@@ -110,6 +110,32 @@ def test_no_run_begins_while_the_store_is_swept(store, monkeypatch):
     error, _, _ = execute(graph(b=Settings(text="B")), store, run_id="two")
     assert "is being swept by run gc" in str(error)
     sweeper.release()
+
+
+def test_what_cannot_be_read_is_never_taken_for_nothing(store, capsys):
+    """A record or state of another version may refer to anything."""
+    (record,) = (key for key in store.list_keys("records/a/") if not key.endswith("latest.json"))
+    for key in (record, "runs/one/0001.json"):
+        content = store.get_bytes(key)
+        store.put_bytes(key, content.replace(b"{", b'{"of_a_later_version": 1,', 1))
+        before = set(store.list_keys())
+        for words in (("gc",), ("gc", "--delete"), ("gc", "--keep-runs", "0", "--delete")):
+            assert main(words) == 2
+            assert key in capsys.readouterr().err
+        assert set(store.list_keys()) == before
+        store.put_bytes(key, content)
+    store.put_bytes(record, b"{")
+    assert main(["verify"]) == 1
+    assert "cannot be read" in capsys.readouterr().out
+
+
+def test_a_dead_driver_elsewhere_does_not_keep_the_sweep_out_for_ever(store, monkeypatch, capsys):
+    far = Holder(owner="o", run_id="one", host="far", machine="far/x/y", pid=7)
+    store.put_bytes(lease_key("one"), far.data())
+    monkeypatch.setattr("pipeline.lease.DEAD_AFTER_S", 0.5)
+    monkeypatch.setattr("pipeline.sweep.DEAD_AFTER_S", 0.5)
+    store.put_bytes("networks/half-done", b"rest")
+    assert garbage(capsys, "--delete") == {"networks/half-done"}
 
 
 def test_a_negative_number_of_runs_is_refused(store, capsys):
