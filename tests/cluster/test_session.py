@@ -50,15 +50,11 @@ def test_a_task_whose_process_dies_may_be_tried_again(session: Session):
     assert is_transient(error), repr(error)
 
 
-@pytest.mark.parametrize("force", [False, True])
-def test_a_task_that_is_cancelled_ends_soon_and_is_not_tried_again(session: Session, force: bool):
-    handle = session.submit(lambda: [time.sleep(0.1) for _ in range(6000)])
+def test_a_task_that_is_cancelled_by_force_ends_soon(session: Session):
+    handle = session.submit(lambda: time.sleep(600))
     assert session.wait([handle], 3.0) == []
-    session.cancel(handle, force=force)
-    error = outcome(session, handle)
-    assert isinstance(error, Exception)
-    if not force:  # whose process was killed looks like any that died
-        assert not is_transient(error), repr(error)
+    session.cancel(handle, force=True)
+    assert isinstance(outcome(session, handle), Exception)
 
 
 def test_the_first_task_that_is_done_ends_the_waiting(session: Session):
