@@ -54,7 +54,11 @@ def forget() -> None:
 
 
 def graph_of(project: Path, *overrides: str) -> dict[str, Node]:
-    words = [f"shard.nyu.root={project / 'raw'}", "train.nyu.recipe.network.weights=none"]
+    words = [
+        f"shard.nyu.root={project / 'raw'}",
+        "train.nyu.recipe.network.weights=none",
+        "train.nyu.recipe.freeze_encoder_norm=false",
+    ]
     return build_graph(load_config("nyu_small", [*words, *overrides]))
 
 
