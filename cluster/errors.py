@@ -138,4 +138,4 @@ def from_os_error(error: OSError, url: str, *, writing: bool) -> StorageError:
     if error.errno in _NOT_ALLOWED:
         advice = "Give this user the right to read it"
         return StoreUnwritable(url, reason) if writing else StoreRefused(url, reason, advice)
-    return StorageError(url, f"{reason} (errno {error.errno})")
+    return StorageError(url, reason if error.errno is None else f"{reason} (errno {error.errno})")

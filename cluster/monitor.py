@@ -46,6 +46,28 @@ class Progress(BaseModel):
         return self.elapsed_s * (self.total - self.done) / counted
 
 
+class Beat(BaseModel):
+    """A rank's last word: where it is in its training.
+
+    Attributes:
+        node: the machine's name.
+        pid: the process's number there.
+        doing: ``batch`` (waits for one), ``step``, or what comes before.
+        step: steps that this process began.
+        seconds: how long it has been doing that.
+        silent_s: seconds since it said so.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    node: str
+    pid: int
+    doing: str
+    step: int
+    seconds: float
+    silent_s: float = 0.0
+
+
 class Monitor:
     """The actor's body; also used as it is where there is no Ray."""
 
@@ -56,6 +78,7 @@ class Monitor:
         self._progress: dict[str, Progress] = {}
         self._started: dict[str, float] = {}
         self._first: dict[str, float] = {}
+        self._beats: dict[str, dict[int, tuple[float, Beat]]] = {}
 
     def progress(self, stage: str, done: float, total: float, unit: str, text: str) -> None:
         """Note how far a stage is."""
@@ -83,6 +106,21 @@ class Monitor:
     def snapshot(self) -> dict[str, Progress]:
         """Return the latest progress of each stage."""
         return dict(self._progress)
+
+    def beat(self, key: str, rank: int, beat: Beat | None) -> None:
+        """Note a rank's word; None = it has ended."""
+        if beat is None:
+            self._beats.get(key, {}).pop(rank, None)
+        else:
+            self._beats.setdefault(key, {})[rank] = (time.monotonic(), beat)
+
+    def beats(self, key: str) -> dict[int, Beat]:
+        """Return the last word of each rank of a training."""
+        now = time.monotonic()
+        return {
+            rank: beat.model_copy(update={"silent_s": now - heard})
+            for rank, (heard, beat) in self._beats.get(key, {}).items()
+        }
 
     def track(self, method: str, *args: Any) -> Any:
         """Call a method of the tracker, one call at a time."""
@@ -114,6 +152,18 @@ class MonitorHandle:
             self._target.say.options(concurrency_group="show").remote(stage, text)
         else:
             self._target.say(stage, text)
+
+    def beat(self, key: str, rank: int, beat: Beat | None) -> None:
+        """Note where a training's rank is, without waiting; None = it has ended."""
+        if self._remote:
+            self._target.beat.options(concurrency_group="show").remote(key, rank, beat)
+        else:
+            self._target.beat(key, rank, beat)
+
+    def beats(self, key: str) -> dict[int, Beat]:
+        """Return the last word of each rank of a training."""
+        result: dict[int, Beat] = self._wait("beats", key)
+        return result
 
     def snapshot(self) -> dict[str, Progress]:
         """Return the latest progress of each stage."""

@@ -1,11 +1,13 @@
 """What a stage is given of the outside world: a store, its MLflow run, a place for progress."""
 
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.monitor import MonitorHandle
+from cluster.monitor import Beat, MonitorHandle
 from cluster.storage import ObjectStore
 
 
@@ -37,6 +39,23 @@ class Services:
             self.monitor.say(self.stage, f"{self.label}: {done:g}/{total:g} {unit}, {text}")
         else:
             self.monitor.progress(self.stage, done, total, unit, text)
+
+    def say(self, text: str) -> None:
+        """Replace the words beside the stage's progress."""
+        self.monitor.say(self.stage, f"{self.label}: {text}" if self.label else text)
+
+    def beat(self, rank: int, doing: str, step: int, seconds: float) -> None:
+        """Say where a rank of a training is."""
+        beat = Beat(node=platform.node(), pid=os.getpid(), doing=doing, step=step, seconds=seconds)
+        self.monitor.beat(self.key, rank, beat)
+
+    def end_beats(self, rank: int) -> None:
+        """Say that a rank has ended."""
+        self.monitor.beat(self.key, rank, None)
+
+    def beats(self) -> dict[int, Beat]:
+        """Return the last word of each rank of this training."""
+        return self.monitor.beats(self.key)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters of the stage's run."""

@@ -8,6 +8,8 @@
     │   ├── EmptySplitError   a split has no frame
     │   └── BadFrameError     one frame cannot be used (file, reason)
     ├── CorruptShardError     bytes in a shard are not what its manifest promises
+    ├── NonFiniteError        too many steps gave no number
+    ├── OutOfMemoryError      a batch does not fit
     └── WeightsError          pretrained weights cannot be loaded
 
 Every one takes plain positional arguments and therefore survives pickling: Ray carries
@@ -45,6 +47,14 @@ class BadFrameError(DataError):
 
 class CorruptShardError(DepthError):
     """Bytes in a shard are not what its manifest promises."""
+
+
+class NonFiniteError(DepthError):
+    """The loss or its gradient was no finite number in too many steps."""
+
+
+class OutOfMemoryError(DepthError):
+    """A batch does not fit into memory; the message says how many images would."""
 
 
 class WeightsError(DepthError, ValueError):

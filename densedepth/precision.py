@@ -1,7 +1,7 @@
-"""Where a result must not be rounded to half precision."""
+"""The precision that training computes in, and where a result must not be rounded."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -11,3 +11,25 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device_type=device.type, enabled=False)
     return nullcontext()
+
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """Compute in half precision where it is asked for; ``fp32`` and ``tf32`` do nothing here."""
+    if precision in _HALF:
+        return torch.autocast(device_type=device.type, dtype=_HALF[precision])
+    return nullcontext()
+
+
+def set_float32(precision: Precision) -> None:
+    """Set how this process multiplies float32 on a GPU: ``fp32`` in full, others in TF32.
+
+    Torch's own default is mixed: convolutions in TF32, matrix products in full.
+    """
+    in_full = precision == "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = not in_full
+    torch.backends.cudnn.allow_tf32 = not in_full

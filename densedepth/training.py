@@ -1,39 +1,55 @@
-"""Training in plain PyTorch: one step, one epoch, one validation; no orchestrator.
+"""The loop in plain PyTorch: epochs of steps, each ended by a validation; no orchestrator.
 
-``Learner`` holds what changes; ``fit`` runs epochs and tells its caller through two functions.
-Under ``torch.distributed`` the caller passes the wrapped network as ``forward``.
+``fit`` tells its caller through functions and can be stopped after any step: what ``Learner.state``
+holds then goes on with the very next sample. Under ``torch.distributed`` the caller passes the
+wrapped network as the learner's ``forward``.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable
-from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
 
-from densedepth.augment import augment_batch
 from densedepth.data.batch import Batch, PackedBatch
-from densedepth.depth_range import DepthRange
-from densedepth.losses import DepthLoss
-from densedepth.metric_table import MetricTable
-from densedepth.metrics import image_metrics
-from densedepth.model import DenseDepth
+from densedepth.device_feed import ahead_on_device
+from densedepth.errors import NonFiniteError
+from densedepth.learner import FIGURES, EpochProgress, Learner, StepResult
+from densedepth.validation import validate
 
 LOG_EVERY_STEPS = 10
-"""Steps whose losses are fetched from the device together: fetching waits for the device."""
+"""Steps whose figures are fetched from the device together: fetching waits for the device."""
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """Figures of one step, or of the steps since the record before (their mean)."""
+    """Figures of the steps since the record before: their mean, and how fast they were."""
 
     epoch: int
     step: int
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class SkippedStep:
+    """A step that changed nothing, since its loss or gradient was no number.
+
+    Attributes:
+        epoch: number of the epoch.
+        step: the step, counted from 0.
+        loss: what it came to.
+        keys: the samples whose target or estimate was no number; where each one's was, all of the
+            global batch: then the gradient overflowed.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -47,250 +63,176 @@ class EpochResult:
     seconds: float
 
 
-def rate_factor(
-    step: int,
-    num_steps: int,
-    schedule: Literal["constant", "cosine"],
-    warmup_steps: int = 0,
-    final_factor: float = 0.01,
-) -> float:
-    """Return the learning rate of a step as a share of the peak rate."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    if schedule == "constant":
-        return 1.0
-    share = (step - warmup_steps) / max(1, num_steps - warmup_steps)
-    return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
-
-
 @dataclass(frozen=True)
-class TrainSettings:
-    """What the loop needs to know beside the network; see ``stages.recipe`` for meanings."""
-
-    num_steps: int
-    learning_rate: float = 1e-4
-    encoder_rate_factor: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    amsgrad: bool = False
-    weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = 0
-    final_rate_factor: float = 0.01
-    clip_gradient_norm: float | None = None
-    flip_probability: float = 0.5
-    channel_swap_probability: float = 0.25
-    ema_decay: float | None = None
-    freeze_encoder_norm: bool = False
-    masked: bool = False
-
-
-@dataclass
-class Learner:
-    """Everything that training changes.
+class Listeners:
+    """What ``fit`` calls, on every rank.
 
     Attributes:
-        network: the bare network, whose weights are saved.
-        forward: what is called: the network, or its DDP wrapping.
-        settings: the loop's settings.
-        step: optimiser steps done.
-        epoch: epochs done.
+        on_step: every ``LOG_EVERY_STEPS`` steps.
+        on_epoch: after each epoch.
+        on_skip: for each skipped step, some steps later.
+        on_save: when ``is_save_due``; the learner's state may be saved.
+        is_save_due: asked after each step; all ranks must answer alike.
     """
 
-    network: DenseDepth
-    forward: nn.Module
-    loss: DepthLoss
-    depth_range: DepthRange
-    settings: TrainSettings
-    device: torch.device
-    step: int = 0
-    epoch: int = 0
-    ema: DenseDepth | None = None
-    optimiser: torch.optim.Optimizer = field(init=False)
-
-    def __post_init__(self) -> None:
-        s = self.settings
-        # In the network's order: the optimiser's state is saved by position.
-        parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for name, parameter in self.network.named_parameters():
-            parts[name.startswith("encoder.")].append(parameter)
-        groups = [
-            {"params": parts[True], "factor": s.encoder_rate_factor},
-            {"params": parts[False], "factor": 1.0},
-        ]
-        # AdamW with no decay is Adam.
-        self.optimiser = torch.optim.AdamW(
-            groups,
-            lr=s.learning_rate,
-            betas=s.betas,
-            amsgrad=s.amsgrad,
-            weight_decay=s.weight_decay,
-            fused=True,
-        )
-        if s.ema_decay is not None:
-            self.ema = deepcopy(self.network).requires_grad_(False).eval()
-
-    @property
-    def best_network(self) -> DenseDepth:
-        """The network to validate and keep: the moving average where there is one."""
-        return self.ema if self.ema is not None else self.network
-
-    def train_step(self, packed: Batch | PackedBatch) -> dict[str, Tensor]:
-        """Do one optimiser step and return the loss and its terms, still on the device."""
-        s = self.settings
-        batch = packed.to(self.device)
-        image, depth_m, valid = augment_batch(
-            batch.image,
-            batch.depth_m,
-            batch.valid,
-            sample_seeds=batch.sample_seeds,
-            flip_probability=s.flip_probability,
-            channel_swap_probability=s.channel_swap_probability,
-        )
-        image = (image.float() / 255).contiguous(memory_format=torch.channels_last)
-        target = self.depth_range.to_target(depth_m)
-        factor = rate_factor(
-            self.step, s.num_steps, s.schedule, s.warmup_steps, s.final_rate_factor
-        )
-        for group in self.optimiser.param_groups:
-            group["lr"] = s.learning_rate * factor * group["factor"]
-        self.forward.train()
-        if s.freeze_encoder_norm:  # ImageNet's statistics, not those of a few frames
-            for layer in self.network.encoder.modules():
-                if isinstance(layer, nn.BatchNorm2d):
-                    layer.eval()
-        terms = self.loss(self.forward(image), target, valid if s.masked else None)
-        self.optimiser.zero_grad(set_to_none=True)
-        terms.total.backward()
-        if s.clip_gradient_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip_gradient_norm)
-        self.optimiser.step()
-        self.step += 1
-        self._update_ema()
-        return {
-            "loss": terms.total.detach(),
-            "loss_l1": terms.l1.detach(),
-            "loss_gradient": terms.gradient.detach(),
-            "loss_ssim": terms.ssim.detach(),
-        }
-
-    @torch.no_grad()
-    def _update_ema(self) -> None:
-        if self.ema is None or self.settings.ema_decay is None:
-            return
-        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
-        ours, theirs = self.ema.state_dict(), self.network.state_dict()
-        floats = [name for name, value in ours.items() if value.dtype.is_floating_point]
-        torch._foreach_lerp_([ours[n] for n in floats], [theirs[n] for n in floats], 1 - decay)
-        for name in ours.keys() - set(floats):
-            ours[name].copy_(theirs[name])
-
-    @torch.no_grad()
-    def validate(self, batches: Iterable[Batch | PackedBatch]) -> dict[str, float]:
-        """Compute loss and metrics over a split at the network's output size, all ranks together.
-
-        Returns:
-            ``loss`` (mean over samples) and per-image means of the metrics, both over valid pixels:
-            filling makes training depth dense, validation depth keeps its holes.
-        """
-        network = self.best_network.eval()
-        distributed = dist.is_initialized() and dist.get_world_size() > 1
-        if distributed:  # each rank's batch norm saw its own samples: rank 0's are what is saved
-            for buffer in network.buffers():
-                dist.broadcast(buffer, src=0)
-        table, loss_sum, count = MetricTable("validation"), 0.0, 0
-        for packed in batches:
-            batch = packed.to(self.device)
-            image = (batch.image.float() / 255).contiguous(memory_format=torch.channels_last)
-            predicted = network(image)
-            target = self.depth_range.to_target(batch.depth_m)
-            terms = self.loss(predicted, target, batch.valid)
-            loss_sum += float(terms.total) * len(batch.keys)
-            count += len(batch.keys)
-            predicted_m = self.depth_range.to_depth_m(predicted).cpu().numpy()
-            truth_m, valid = batch.depth_m.cpu().numpy(), batch.valid.cpu().numpy()
-            for i, key in enumerate(batch.keys):
-                table.update(key, image_metrics(predicted_m[i, 0], truth_m[i, 0], valid[i, 0]))
-        if distributed:
-            parts: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(parts, (table.to_dict(), loss_sum, count))
-            table, loss_sum, count = MetricTable("validation"), 0.0, 0
-            for part, part_loss, part_count in parts:
-                table.merge(MetricTable.from_dict(part))
-                loss_sum += part_loss
-                count += part_count
-        if not count:  # no validation split: no figures, rather than made-up ones
-            return {}
-        means = table.compute().per_image_mean if table.num_images else {}
-        return {"loss": loss_sum / count, **means}
-
-    def state(self) -> dict[str, Any]:
-        """Return everything that a restart needs, for ``torch.save``."""
-        return {
-            "network": self.network.state_dict(),
-            "ema": self.ema.state_dict() if self.ema is not None else None,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "epoch": self.epoch,
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state`` returned."""
-        self.network.load_state_dict(state["network"])
-        if self.ema is not None and state["ema"] is not None:
-            self.ema.load_state_dict(state["ema"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.epoch = state["step"], state["epoch"]
+    on_step: Callable[[StepRecord], None]
+    on_epoch: Callable[[EpochResult], None]
+    on_skip: Callable[[SkippedStep], None] = lambda skipped: None
+    on_save: Callable[[], None] = lambda: None
+    is_save_due: Callable[[int], bool] = lambda step: False
 
 
 def fit(
     learner: Learner,
     *,
     epochs: int,
-    train: Callable[[int], Iterable[Batch | PackedBatch]],
+    train: Callable[[int, int], Iterable[Batch | PackedBatch]],
     validation: Callable[[], Iterable[Batch | PackedBatch]],
-    on_step: Callable[[StepRecord], None],
-    on_epoch: Callable[[EpochResult], None],
+    listeners: Listeners,
+    profiler: Any = None,
 ) -> None:
-    """Train from the learner's epoch to the last.
+    """Train from where the learner is to the last epoch's end.
 
     Args:
-        learner: what is trained; its ``epoch`` says where to begin.
+        learner: what is trained; its ``epoch`` and ``progress`` say where to begin.
         epochs: passes in all.
-        train: epoch -> this rank's batches.
+        train: (epoch, next sample) -> this rank's batches from there.
         validation: this rank's share of the validation split.
-        on_step: called every ``LOG_EVERY_STEPS`` steps with their mean figures.
-        on_epoch: called after each epoch, on every rank.
+        listeners: what is told.
+        profiler: from ``profiling.step_profiler``; told of each step.
+
+    Raises:
+        NonFiniteError: more steps than allowed gave no number.
+        OutOfMemoryError: a batch does not fit.
     """
     for epoch in range(learner.epoch, epochs):
-        started = time.monotonic()
-        pending: list[Tensor] = []
-        loss_sum, num_steps = 0.0, 0
-        names: tuple[str, ...] = ()
-        window_started, wait_s, num_images = time.monotonic(), 0.0, 0
-        batches = iter(train(epoch))
-        while True:
-            asked = time.monotonic()
-            batch = next(batches, None)
-            wait_s += time.monotonic() - asked
-            if batch is not None:
-                terms = learner.train_step(batch)
-                names = tuple(terms)
-                pending.append(torch.stack(list(terms.values())))
-                num_images += len(batch.keys)
-            if pending and (batch is None or len(pending) == LOG_EVERY_STEPS):
-                rows = torch.stack(pending).double().cpu()
-                elapsed = time.monotonic() - window_started
-                loss_sum += float(rows[:, 0].sum())
-                num_steps += len(rows)
-                metrics = dict(zip(names, rows.mean(0).tolist(), strict=True))
-                metrics["learning_rate"] = learner.optimiser.param_groups[-1]["lr"]
-                metrics["images_per_second"] = num_images / max(elapsed, 1e-9)
-                metrics["data_wait_share"] = wait_s / max(elapsed, 1e-9)
-                on_step(StepRecord(epoch, learner.step, metrics))
-                pending, window_started, wait_s, num_images = [], time.monotonic(), 0.0, 0
-            if batch is None:
-                break
-        learner.epoch = epoch + 1
-        metrics = learner.validate(validation())
-        seconds = time.monotonic() - started
-        on_epoch(EpochResult(epoch, learner.step, loss_sum / max(1, num_steps), metrics, seconds))
+        run = _Epoch(learner, epoch, listeners)
+        batches = iter(ahead_on_device(train(epoch, learner.progress.next_sample), learner.device))
+        while (batch := run.wait_for(batches)) is not None:
+            run.step(batch)
+            if profiler is not None:
+                profiler.step()
+            is_save_due = listeners.is_save_due(learner.step)
+            if is_save_due or run.is_window_full:
+                run.fetch()
+            if run.is_window_full:
+                run.tell()
+            if is_save_due:
+                run.note_time()
+                listeners.on_save()
+        run.fetch()
+        run.tell()
+        metrics = validate(learner, validation())
+        run.note_time()
+        done, learner.progress, learner.epoch = learner.progress, EpochProgress(), epoch + 1
+        train_loss = done.loss_sum / done.num_losses if done.num_losses else math.nan
+        listeners.on_epoch(EpochResult(epoch, learner.step, train_loss, metrics, done.seconds))
+
+
+class _Epoch:
+    """One epoch's book-keeping: figures that wait on the device, figures of the window."""
+
+    def __init__(self, learner: Learner, epoch: int, listeners: Listeners) -> None:
+        self.learner, self.epoch, self.listeners = learner, epoch, listeners
+        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self.pending: list[tuple[int, tuple[str, ...], StepResult]] = []
+        self.since = time.monotonic()
+        self.window_since, self.wait_s, self.num_images = self.since, 0.0, 0
+
+    def wait_for(self, batches: Any) -> Batch | PackedBatch | None:
+        """Take the next batch and count the time until it was there."""
+        asked = time.monotonic()
+        batch: Batch | PackedBatch | None = next(batches, None)
+        self.wait_s += time.monotonic() - asked
+        return batch
+
+    def step(self, batch: Batch | PackedBatch) -> None:
+        """Train on a batch."""
+        number = self.learner.step
+        self.pending.append((number, batch.keys, self.learner.train_step(batch)))
+        size = self.learner.settings.global_batch_size or len(batch.keys) * self.world_size
+        self.num_images += size
+        self.learner.progress.next_sample += size
+
+    @property
+    def is_window_full(self) -> bool:
+        """Whether there are as many steps as make a record."""
+        return len(self.pending) + len(self.learner.progress.window) >= LOG_EVERY_STEPS
+
+    def fetch(self) -> None:
+        """Fetch the figures that wait on the device."""
+        if not self.pending:
+            return
+        figures = torch.stack([result.figures for _, _, result in self.pending])
+        if self.world_size > 1:
+            dist.all_reduce(figures)
+        rows = (figures / self.world_size).tolist()
+        progress = self.learner.progress
+        for (step, keys, result), row in zip(self.pending, rows, strict=True):
+            progress.window.append(row)
+            if row[-1]:
+                self._note_skipped(step, keys, result, row[0])
+            else:
+                progress.loss_sum += row[0]
+                progress.num_losses += 1
+        self.pending = []
+
+    def tell(self) -> None:
+        """Tell the mean figures of the window, and begin another."""
+        progress = self.learner.progress
+        if not progress.window:
+            return
+        elapsed_s = max(1e-9, time.monotonic() - self.window_since)
+        used = [row for row in progress.window if not row[-1]]
+        metrics = {
+            name: sum(row[i] for row in used) / len(used)
+            for i, name in enumerate(FIGURES[:-1])
+            if used
+        }
+        metrics["learning_rate"] = self.learner.optimiser.param_groups[-1]["lr"]
+        metrics["skipped_steps"] = float(self.learner.num_skipped)
+        metrics["images_per_second"] = self.num_images / elapsed_s
+        metrics["data_wait_share"] = self.wait_s / elapsed_s
+        metrics |= _gpu_figures(self.learner.device)
+        progress.window = []
+        self.window_since, self.wait_s, self.num_images = time.monotonic(), 0.0, 0
+        self.listeners.on_step(StepRecord(self.epoch, self.learner.step, metrics))
+
+    def note_time(self) -> None:
+        """Add the time since the last note."""
+        now = time.monotonic()
+        self.learner.progress.seconds += now - self.since
+        self.since = now
+
+    def _note_skipped(
+        self, step: int, keys: tuple[str, ...], result: StepResult, loss: float
+    ) -> None:
+        if not self.learner.counts_as_skipped(loss):
+            return
+        offending = [k for k, bad in zip(keys, result.is_offending.tolist(), strict=True) if bad]
+        parts: list[Any] = [(offending, keys)]
+        if self.world_size > 1:  # all ranks skipped it: they meet here
+            parts = [None] * self.world_size
+            dist.all_gather_object(parts, (offending, keys))
+        named = [key for part, _ in parts for key in part]
+        named = named or [key for _, part in parts for key in part]
+        self.learner.num_skipped += 1
+        self.listeners.on_skip(SkippedStep(self.epoch, step, loss, tuple(named)))
+        limit = self.learner.settings.max_skipped_steps
+        if self.learner.num_skipped > limit:
+            raise NonFiniteError(
+                f"{self.learner.num_skipped} steps gave a loss or gradient that is no number, the "
+                f"last one step {step} of epoch {self.epoch} on {', '.join(named)}; "
+                f"max_skipped_steps = {limit}. Look at these frames (shards preview), lower "
+                "learning_rate, or set clip_gradient_norm, or precision = 'bf16' or 'fp32'"
+            )
+
+
+def _gpu_figures(device: torch.device) -> dict[str, float]:
+    """Say how much of the GPU is used; utilisation where NVIDIA's own library can be asked."""
+    if device.type != "cuda":
+        return {}
+    figures = {"gpu_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+    with contextlib.suppress(ModuleNotFoundError, RuntimeError):
+        figures["gpu_utilisation"] = torch.cuda.utilization(device) / 100
+    return figures

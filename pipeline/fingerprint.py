@@ -86,7 +86,7 @@ def fingerprint(node: Node, inputs: Mapping[str, str]) -> Fingerprint:
         libraries.discard("timm")
     return Fingerprint(
         code={name: digest for name, (digest, _) in files.items()},
-        config=node.config.model_dump(mode="json"),
+        config=node.config.deciding(),
         inputs=dict(inputs),
         sources=raw_sources(node),
         libraries={library: _version(library) for library in sorted(libraries)},

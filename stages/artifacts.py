@@ -129,7 +129,8 @@ class Checkpoint(Artifact):
         epochs: the curve, one record an epoch.
         num_parameters: trainable parameters.
         train_seconds: wall time from the first step to the last.
-        num_workers: DDP ranks.
+        num_workers: DDP ranks, at most.
+        num_skipped_steps: steps whose loss or gradient was no number.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
@@ -141,6 +142,7 @@ class Checkpoint(Artifact):
     num_parameters: int
     train_seconds: float
     num_workers: int
+    num_skipped_steps: int = 0
 
     def objects(self) -> tuple[ObjectRef, ...]:
         """The network's file."""
@@ -152,6 +154,7 @@ class Checkpoint(Artifact):
         return {
             "best_epoch": float(self.best_epoch),
             "train_seconds": self.train_seconds,
+            "skipped_steps": float(self.num_skipped_steps),
             **{f"val_{name}": value for name, value in best.metrics.items()},
         }
 

@@ -1,9 +1,7 @@
 """ShardSet + Checkpoint -> EvalReport: figures and pictures on the test split, by a protocol."""
 
-import itertools
-import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from pydantic import Field, field_validator
@@ -11,22 +9,10 @@ from pydantic import Field, field_validator
 from cluster.resources import cluster_resources
 from cluster.services import Services
 from stages.artifacts import Checkpoint, EvalReport, Picture, ShardSet
-from stages.recipe import Recipe, Settings, one_of
+from stages.protocol_names import checked_protocol
+from stages.recipe import Recipe, Settings
 from stages.stored_shards import stored_shards
 from stages.trainer import check_cpus
-
-PROTOCOL_NAMES = (
-    "nyu_densedepth",
-    "nyu_eigen",
-    "kitti_eigen_garg",
-    "kitti_eigen_garg_kb",
-    "kitti_eigen_crop",
-    "kitti_raw_lidar",
-    "kitti_raw_lidar_camera_z",
-    "kitti_benchmark",
-    "whole_image",
-)
-"""For the hint of a misspelt name; ``densedepth.protocols`` has them, with variants."""
 
 
 class EvaluateConfig(Settings):
@@ -42,16 +28,7 @@ class EvaluateConfig(Settings):
     @field_validator("protocol")
     @classmethod
     def _check_protocol(cls, name: str) -> str:
-        number = r"\d+(?:\.\d+)?"
-        form = rf"(\w+?)(?:-({number})-({number})m)?(?:-median|-flip|-noflip)*"
-        parts = re.fullmatch(form, name)
-        base = one_of(parts[1] if parts else name, PROTOCOL_NAMES, "protocol")
-        limits_m = [float(text) for text in (parts[2], parts[3]) if text] if parts else []
-        if limits_m and (base != "whole_image" or not 0 < limits_m[0] < limits_m[1]):
-            raise ValueError(
-                f"{name!r}: only whole_image has limits, near before far, as whole_image-0.5-20m"
-            )
-        return name
+        return checked_protocol(name)
 
 
 def run(
@@ -118,7 +95,9 @@ def score(
     from densedepth.checkpoint import load_network
     from densedepth.constant_baseline import constant_baseline
     from densedepth.data.loader import read_samples
+    from densedepth.data.order import evenly_spread
     from densedepth.protocols import get_protocol
+    from densedepth.scoring import score_frames
 
     device = torch.device("cuda" if use_gpu else "cpu")
     torch.set_num_threads(max(1, int(config.num_cpus)))
@@ -130,26 +109,30 @@ def score(
     split = shards.splits[config.split]
     local = stored_shards(services.store, split, services.scratch)
     input_size_px = Recipe.model_validate(checkpoint.recipe).input_size_px
-    shown = _shown(split.num_samples, config.num_pictures)
+    shown = evenly_spread(split.num_samples, config.num_pictures)
     table, rows, index, predict_s = protocol.new_table(), [], 0, 0.0
     scales: list[float] = []
     started = time.monotonic()
-    for samples in _same_size(read_samples(local), config.batch_size):
-        tick = time.monotonic()
-        predicted_m = _predict(
-            network, samples, depth_range, input_size_px, protocol.flip_average, device
-        )
-        predict_s += time.monotonic() - tick
-        for sample, depth_m in zip(samples, predicted_m, strict=True):
-            metrics = protocol.evaluate(depth_m, sample.depth_m)
-            table.update(sample.key, metrics)
-            if (scale := protocol.scale(depth_m, sample.depth_m)) is not None:
-                scales.append(scale)
-            if index in shown:
-                rows.append((sample, depth_m, metrics))
-            index += 1
+    for frame in score_frames(
+        network,
+        read_samples(local),
+        depth_range=depth_range,
+        input_size_px=input_size_px,
+        protocol=protocol,
+        device=device,
+        batch_size=config.batch_size,
+    ):
+        table.update(frame.sample.key, frame.metrics)
+        scale = protocol.scale(frame.prediction_m, frame.sample.depth_m)
+        if scale is not None:
+            scales.append(scale)
+        if index in shown:
+            rows.append(frame)
+        predict_s += frame.predict_s
+        index += 1
         speed = index / (time.monotonic() - started)
-        services.progress(index, split.num_samples, "frames", f"{speed:.1f} frames/s")
+        if index % config.batch_size == 0 or index == split.num_samples:
+            services.progress(index, split.num_samples, "frames", f"{speed:.1f} frames/s")
     constant = constant_baseline((s.depth_m for s in read_samples(local)), protocol)
     summary = table.compute()
     intervals = table.intervals()["per_image_mean"]
@@ -201,57 +184,15 @@ def _scales_text(scales: Sequence[float]) -> str:
     )
 
 
-def _predict(
-    network: Any,
-    samples: list[Any],
-    depth_range: Any,
-    input_size_px: tuple[int, int],
-    flip_average: bool,
-    device: Any,
-) -> Iterable[Any]:
-    """Predict metres at the samples' own size."""
-    import numpy as np
-    import torch
-
-    from densedepth.inference import predict_depth_m
-
-    stacked = torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2)
-    with torch.inference_mode():
-        predicted = predict_depth_m(
-            network,
-            stacked.to(device).float() / 255,
-            depth_range,
-            input_size_px=input_size_px,
-            output_size_px=tuple(samples[0].depth_m.shape),
-            flip_average=flip_average,
-        )
-    depths: Iterable[Any] = predicted[:, 0].float().cpu().numpy()
-    return depths
-
-
-def _same_size(samples: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
-    """Group consecutive samples of one size: KITTI's frames differ by drive."""
-    for _, group in itertools.groupby(samples, key=lambda s: s.image.shape):
-        while batch := list(itertools.islice(group, batch_size)):
-            yield batch
-
-
-def _shown(num_samples: int, num_pictures: int) -> set[int]:
-    """Pick frames for the report, evenly over the split: no one chooses the pretty ones."""
-    count = min(num_samples, num_pictures)
-    return {round((i + 0.5) * num_samples / count - 0.5) for i in range(count)}
-
-
 def _pictures(services: Services, shards: ShardSet, rows: list[Any]) -> tuple[Picture, ...]:
     """Draw a panel for each shown frame and put it into the store."""
     from densedepth.pictures import PanelRow, panel, to_jpeg
 
     pictures = []
-    for index, (sample, predicted_m, metrics) in enumerate(rows):
-        caption = sample.key
-        if not metrics.is_empty:
-            caption += f": rel {metrics.abs_rel:.3f}, delta1 {metrics.delta1:.3f}"
-        image = panel([PanelRow(sample.image, sample.depth_m, predicted_m, "")])
+    for index, frame in enumerate(rows):
+        sample = frame.sample
+        caption = f"{sample.key}: {frame.caption}" if frame.caption else sample.key
+        image = panel([PanelRow(sample.image, sample.depth_m, frame.prediction_m, "")])
         key = f"pictures/{services.key}/{index:02d}.jpg"
         ref = services.store.put_bytes(key, to_jpeg(image))
         pictures.append(Picture(image=ref, caption=caption))

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
+    OPERATIONAL: ClassVar[frozenset[str]] = frozenset()
+    """Settings that do not decide the result: changing one makes nothing stale."""
+
+    def deciding(self) -> dict[str, Any]:
+        """Return all settings that decide the result, JSON-ready."""
+        return self.model_dump(mode="json", exclude=set(self.OPERATIONAL))
 
 
 ENCODERS = (
@@ -88,12 +94,31 @@ class OptimiserConfig(Settings):
     beta2: float = Field(0.999, ge=0, lt=1, description="decay of the second moment")
     amsgrad: bool = Field(False, description="as DenseDepth's code; the paper names none")
     weight_decay: float = Field(0.0, ge=0, description="decoupled (AdamW) when above zero")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="after the warm-up")
-    warmup_steps: int = Field(0, ge=0, description="steps of linear rise from zero")
+    schedule: Literal["constant", "cosine", "one_cycle", "step"] = Field(
+        "constant", description="after the warm-up; constant is the paper's"
+    )
+    warmup_steps: int = Field(
+        0, ge=0, description="steps of linear rise from zero; one_cycle's rise, 0 = 30 % of all"
+    )
     final_rate_factor: float = Field(
-        0.01, gt=0, le=1, description="where cosine ends, as a share of learning_rate"
+        0.01, gt=0, le=1, description="where cosine, one_cycle end, as a share of learning_rate"
+    )
+    drop_every_epochs: float | None = Field(
+        None, gt=0, description="with step: epochs between two drops of the rate"
+    )
+    drop_factor: float = Field(
+        0.1, gt=0, lt=1, description="with step: what a drop multiplies the rate by"
     )
     clip_gradient_norm: float | None = Field(None, gt=0, description="none = the paper")
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> "OptimiserConfig":
+        if self.schedule == "step" and self.drop_every_epochs is None:
+            raise ValueError(
+                "schedule = 'step' needs drop_every_epochs: say after how many epochs the rate "
+                "drops, such as 5"
+            )
+        return self
 
 
 class AugmentConfig(Settings):
@@ -113,6 +138,26 @@ class LossConfig(Settings):
     ssim_weight: float = Field(1.0, ge=0, description="on (1 - SSIM) / 2")
 
 
+class SpeedConfig(Settings):
+    """Precision and speed; the defaults are exact, and as the paper trained."""
+
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="of the network; fp32 and tf32 differ on GPUs only; fp16 scales the loss; "
+        "the loss, the weights and Adam stay in float32",
+    )
+    channels_last: bool = Field(True, description="memory layout: height, width, channel")
+    compile: bool = Field(
+        False, description="torch.compile; a minute or more before the first step"
+    )
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="frames at a time; a rank sums the gradient of its part of the global batch "
+        "over them, batch norms see that many; none = the rank's whole part",
+    )
+
+
 class Recipe(Settings):
     """Everything that decides the trained weights, the data apart."""
 
@@ -120,6 +165,7 @@ class Recipe(Settings):
     optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, description="Adam")
     augment: AugmentConfig = Field(default_factory=AugmentConfig, description="augmentation")
     loss: LossConfig = Field(default_factory=LossConfig, description="the loss's weights")
+    speed: SpeedConfig = Field(default_factory=SpeedConfig, description="precision and speed")
     epochs: int = Field(20, ge=1, description="passes over the training split")
     global_batch_size: int = Field(8, ge=1, description="frames an optimiser step, all ranks")
     input_size_px: tuple[int, int] = Field(
@@ -135,6 +181,12 @@ class Recipe(Settings):
     )
     keep: Literal["best", "last"] = Field(
         "best", description="which epoch's network is handed on: best validation loss, or last"
+    )
+    max_skipped_steps: int = Field(
+        20,
+        ge=0,
+        description="steps whose loss or gradient is no number; they change nothing, and more of "
+        "them end the training",
     )
     seed: int = Field(0, ge=0, description="of initial weights, order and augmentation")
 

@@ -1,4 +1,4 @@
-"""ShardSet -> Checkpoint: DDP training by Ray Train, restarted where it was when a worker dies."""
+"""ShardSet -> Checkpoint: DDP training by Ray Train, which goes on when a worker dies."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from cluster.services import Services
 from stages.artifacts import Checkpoint, EpochRecord, ShardSet
+from stages.heartbeat import watched
 from stages.recipe import Recipe, weights_mark
 from stages.trainer import ScalingSettings, TrainJob, check_batch, make_trainer, run_trainer
 from stages.worker import train_worker
@@ -40,7 +41,8 @@ def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint
     services.log_params({"recipe": config.recipe.model_dump(), "num_workers": config.num_workers})
     shards.log_use(services, ("train", "val"))
     services.progress(0, 0, "steps", f"waiting for {config.num_workers} workers to start")
-    result = run_trainer(make_trainer(train_worker, job, services))
+    with watched(services, config.stalled_after_s):
+        result = run_trainer(make_trainer(train_worker, job, services))
     artifact = keep_network(job, services, result)
     services.log_metrics([(0, artifact.summary())])
     history = [record.model_dump() for record in artifact.epochs]
@@ -73,4 +75,5 @@ def keep_network(job: TrainJob, services: Services, result: Any) -> Checkpoint:
         num_parameters=result.return_value["num_parameters"],
         train_seconds=sum(record.seconds for record in history),
         num_workers=job.scaling.num_workers,
+        num_skipped_steps=len(result.return_value["skipped"]),
     )

@@ -1,20 +1,37 @@
 """The Ray trainer that ``train`` and ``ablate`` start: its size, its place, its restarts."""
 
+import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from cluster.errors import ClusterError
 from cluster.resources import cluster_resources
 from cluster.services import Services
 from densedepth.errors import DepthError
 from stages.artifacts import ShardSet
+from stages.protocol_names import checked_protocol
 from stages.recipe import Recipe, Settings
 
 
 class ScalingSettings(Settings):
-    """How many workers, and what each is given."""
+    """How many workers, what each is given, and what they save and show."""
+
+    OPERATIONAL = frozenset(
+        {
+            "max_failures",
+            "max_wait_min",
+            "checkpoint_every_s",
+            "checkpoint_every_steps",
+            "stalled_after_s",
+            "max_step_min",
+            "num_panel_frames",
+            "profile_steps",
+            "loader_processes",
+        }
+    )
 
     num_workers: int = Field(1, ge=0, description="DDP ranks; each has a part of the global batch")
     use_gpu: bool | Literal["auto"] = Field(
@@ -25,8 +42,51 @@ class ScalingSettings(Settings):
         None, ge=1, description="threads of a worker's maths on the CPU; none = cpus_per_worker"
     )
     loader_processes: int = Field(0, ge=0, description="decoding processes of each worker")
+    min_workers: int | None = Field(
+        None,
+        ge=1,
+        description="elastic: go on with as few ranks when nodes are lost, and with up to "
+        "num_workers when they come; none = always num_workers",
+    )
     max_failures: int = Field(2, ge=0, description="restarts of a training whose worker died")
+    max_wait_min: float | None = Field(
+        None, gt=0, description="minutes to wait for the workers' resources; none = without end"
+    )
+    checkpoint_every_s: float | None = Field(
+        60.0, gt=0, description="seconds between two saved states, each epoch's end apart"
+    )
+    checkpoint_every_steps: int | None = Field(
+        None, ge=1, description="steps between two saved states, each epoch's end apart"
+    )
+    stalled_after_s: float = Field(
+        120.0, gt=0, description="a rank is named that waits so long for a batch or in a step"
+    )
+    max_step_min: float = Field(
+        30.0, gt=0, description="minutes after which ranks that wait for each other give up"
+    )
+    protocol: str | None = Field(
+        None,
+        description="what scores each epoch's validation, see docs/evaluation.md; none = every "
+        "measured pixel at the network's output size",
+    )
+    num_panel_frames: int = Field(
+        4, ge=0, description="validation frames drawn after each epoch, always the same"
+    )
+    profile_steps: int = Field(0, ge=0, description="steps of rank 0 that are traced in MLflow")
     max_train_samples: int | None = Field(None, ge=1, description="training frames at most")
+
+    @field_validator("protocol")
+    @classmethod
+    def _check_protocol(cls, name: str | None) -> str | None:
+        return None if name is None else checked_protocol(name)
+
+    @model_validator(mode="after")
+    def _check_min_workers(self) -> "ScalingSettings":
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"min_workers = {self.min_workers} is more than num_workers = {self.num_workers}"
+            )
+        return self
 
     @property
     def scaling(self) -> "ScalingSettings":
@@ -77,10 +137,11 @@ def make_trainer(
     (Ray Train's local mode), on what that process was given, and keeps no checkpoint.
     """
     import ray.train
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     scaling = job.scaling
-    check_cpus(scaling.num_workers * scaling.cpus_per_worker, f"{scaling.num_workers} workers")
+    least = scaling.min_workers or scaling.num_workers
+    check_cpus(least * scaling.cpus_per_worker, f"{least} workers")
     gpu = use_gpu(scaling)
     location, filesystem = services.store.ray_location("ray")
     score = "val_loss" if job.keeps_best else None
@@ -88,15 +149,19 @@ def make_trainer(
         worker,
         train_loop_config={"job": job.model_dump_json(), "services": services},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=scaling.num_workers,
+            num_workers=(least, scaling.num_workers) if scaling.min_workers else least,
             use_gpu=gpu,
             resources_per_worker={"CPU": scaling.cpus_per_worker, **({"GPU": 1} if gpu else {})},
         ),
+        torch_config=TorchConfig(timeout_s=int(60 * scaling.max_step_min)),
         run_config=ray.train.RunConfig(
             name=services.key.replace("/", "-"),
             storage_path=location,
             storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
+            failure_config=ray.train.FailureConfig(
+                max_failures=scaling.max_failures,
+                controller_failure_limit=_tries(scaling.max_wait_min),
+            ),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=1,
                 checkpoint_score_attribute=score,
@@ -105,6 +170,14 @@ def make_trainer(
             callbacks=list(callbacks),
         ),
     )
+
+
+def _tries(max_wait_min: float | None) -> int:
+    """Translate a wait into Ray's count of attempts to start the workers; -1 = without end."""
+    if max_wait_min is None:
+        return -1
+    each_s = float(os.environ.get("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60"))
+    return max(0, math.ceil(60 * max_wait_min / each_s) - 1)
 
 
 def check_cpus(needed: float, what: str) -> None:
@@ -136,6 +209,9 @@ def run_trainer(trainer: Any) -> Any:
         causes = [getattr(failure, "_base_exc", failure) for failure in failures]
         named = [cause for cause in causes if isinstance(cause, NAMED)]
         raise [*named, *causes][0] from error
+    except ray.train.ControllerError as error:
+        cause = error.controller_failure
+        raise (cause if isinstance(cause, NAMED) else error) from None
 
 
 def use_gpu(scaling: ScalingSettings) -> bool:

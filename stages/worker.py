@@ -3,203 +3,272 @@
 Shared by ``train`` and ``ablate``. The loop itself is ``densedepth.training.fit``.
 """
 
+import json
+import math
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import from_os_error
+from cluster.services import Services
 from stages.artifacts import EpochRecord
-from stages.recipe import Recipe
+from stages.heartbeat import Heart
+from stages.learner_setup import make_learner
+from stages.saving import SaveClock, Saver, report
 from stages.stored_shards import stored_shards
 from stages.trainer import TrainJob
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Train on this rank; every rank reports after every epoch, rank 0 with the checkpoint.
+    """Train on this rank, from the last saved state where there is one.
+
+    Every rank reports after every epoch and whenever the state is saved, rank 0 with the state.
 
     Returns:
-        ``history``, the epochs' records, and ``num_parameters``.
+        ``history`` (the epochs' records), ``skipped`` steps and ``num_parameters``.
     """
-    import ray.train
     import ray.train.torch
     import torch
 
-    from densedepth.training import EpochResult, StepRecord, fit
+    from densedepth.precision import set_float32
+    from densedepth.training import LOG_EVERY_STEPS, Listeners, fit
 
-    job, services = TrainJob.model_validate_json(config["job"]), config["services"]
-    rank, world_size, checkpoint = 0, 1, None
-    in_own_trial = job.scaling.num_workers == 0  # inside Ray Tune, where ray.train does not answer
-    if not in_own_trial:
-        context = ray.train.get_context()
-        rank, world_size = context.get_world_rank(), context.get_world_size()
-        checkpoint = ray.train.get_checkpoint()
-    device = ray.train.torch.get_device()
-    if device.type == "cpu":
+    job: TrainJob = TrainJob.model_validate_json(config["job"])
+    services: Services = config["services"]
+    run = _Run(job, services, ray.train.torch.get_device())
+    if run.device.type == "cpu":
         torch.set_num_threads(
             job.scaling.threads_per_worker or max(1, int(job.scaling.cpus_per_worker))
         )
-    at_most = job.scaling.max_train_samples
-    store, scratch = services.store, services.scratch
-    train_shards = stored_shards(store, job.shards.splits["train"], scratch, at_most)
-    val_split = job.shards.splits.get("val")
-    val_shards = stored_shards(store, val_split, scratch) if val_split else None
-    learner = make_learner(job, device, train_shards.num_used, world_size)
-    history: list[dict[str, Any]] = []
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder) / "state.pt", map_location=device, weights_only=True)
-        learner.load_state(state)
-        history = state["history"]
-    num_steps = learner.settings.num_steps
-
-    def on_step(record: StepRecord) -> None:
-        if rank:
-            return
-        metrics = {**record.metrics}
-        metrics["images_per_second"] *= world_size
-        services.log_metrics([(record.step, {f"step/{k}": v for k, v in metrics.items()})])
-        text = f"loss {metrics['loss']:.3f}, {metrics['images_per_second']:.1f} images/s"
-        services.progress(record.step, num_steps, "steps", text)
-
-    def on_epoch(result: EpochResult) -> None:
-        record = EpochRecord(
-            epoch=result.epoch,
-            step=result.step,
-            train_loss=result.train_loss,
-            metrics=result.metrics,
-            seconds=result.seconds,
+    set_float32(job.recipe.speed.precision)
+    run.begin()
+    clock = SaveClock(
+        job.scaling.checkpoint_every_steps,
+        job.scaling.checkpoint_every_s,
+        LOG_EVERY_STEPS,
+        run.world_size,
+    )
+    listeners = Listeners(
+        on_step=run.on_step,
+        on_epoch=run.on_epoch,
+        on_skip=run.on_skip,
+        on_save=run.on_save,
+        is_save_due=(lambda step: False) if run.in_own_trial else clock.is_due,
+    )
+    with Heart(services, run.rank) as heart:
+        fit(
+            run.learner,
+            epochs=job.recipe.epochs,
+            train=lambda epoch, sample: heart.waiting(run.batches(epoch, sample)),
+            validation=lambda: heart.waiting(run.validation()),
+            listeners=listeners,
+            profiler=run.profiler(),
         )
-        history.append(record.model_dump())
-        metrics = {"train_loss": result.train_loss} | {
-            f"val_{name}": value for name, value in result.metrics.items()
-        }
-        report = {**metrics, "epoch": result.epoch, "step": result.step}
-        if rank:
-            ray.train.report(report)
-            return
-        services.log_metrics([(result.epoch, {f"epoch/{k}": v for k, v in metrics.items()})])
-        if in_own_trial:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            _write_checkpoint(Path(folder), learner, history, job.recipe)
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            try:
-                ray.train.report(report, checkpoint=checkpoint)
-            except OSError as error:  # from the upload
-                raise from_os_error(error, services.store.url_of("ray"), writing=True) from error
+    count = sum(p.numel() for p in run.learner.network.parameters() if p.requires_grad)
+    return {**run.told, "num_parameters": count}
 
-    def batches(epoch: int) -> Any:
+
+class _Run:
+    """One rank's training: its data, its learner, and what it tells whom."""
+
+    def __init__(self, job: TrainJob, services: Services, device: Any) -> None:
+        import ray.train
+
+        self.job, self.services, self.device = job, services, device
+        self.rank, self.world_size, self.checkpoint = 0, 1, None
+        # A trial with no workers of its own: inside Ray Tune, where ray.train does not answer.
+        self.in_own_trial = job.scaling.num_workers == 0
+        if not self.in_own_trial:
+            context = ray.train.get_context()
+            self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+            self.checkpoint = ray.train.get_checkpoint()
+        store, scratch, splits = services.store, services.scratch, job.shards.splits
+        self.train_shards = stored_shards(
+            store, splits["train"], scratch, job.scaling.max_train_samples
+        )
+        self.val_shards = stored_shards(store, splits["val"], scratch) if "val" in splits else None
+        # What has been told so far; saved with the state.
+        self.told: dict[str, list[dict[str, Any]]] = {"history": [], "skipped": []}
+
+    def begin(self) -> None:
+        """Make the learner, and go on where the last saved state was."""
+        import torch
+
+        self.learner = make_learner(
+            self.job, self.device, self.train_shards.num_used, self.world_size
+        )
+        if self.rank == 0 and not self.in_own_trial:
+            self.saver = Saver(self.services, self.job.recipe)
+        if self.checkpoint is not None:
+            with self.checkpoint.as_directory() as folder:
+                state = torch.load(
+                    Path(folder) / "state.pt", map_location=self.device, weights_only=True
+                )
+            self.learner.load_state(state)
+            self.told = {name: state[name] for name in self.told}
+        if self.rank == 0:
+            self._show(f"{self.world_size} workers")
+
+    def batches(self, epoch: int, next_sample: int) -> Any:
+        """Return this rank's batches of an epoch from a sample on."""
         from densedepth.data.loader import BatchLoader, TrainBatches
 
         return BatchLoader(
             TrainBatches(
-                train_shards,
-                seed=job.recipe.seed,
+                self.train_shards,
+                seed=self.job.recipe.seed,
                 epoch=epoch,
-                rank=rank,
-                world_size=world_size,
-                global_batch_size=job.recipe.global_batch_size,
-                input_size_px=job.recipe.input_size_px,
+                rank=self.rank,
+                world_size=self.world_size,
+                global_batch_size=self.job.recipe.global_batch_size,
+                input_size_px=self.job.recipe.input_size_px,
+                next_sample=next_sample,
             ),
-            loader_processes=job.scaling.loader_processes,
-            pin_memory=device.type == "cuda",
+            loader_processes=self.job.scaling.loader_processes,
+            pin_memory=self.device.type == "cuda",
         )
 
-    def validation() -> Any:
+    def validation(self) -> Any:
+        """Return this rank's share of the validation split."""
         from densedepth.data.loader import BatchLoader, ValidationBatches
 
-        if val_shards is None:
+        if self.val_shards is None:
             return []
+        recipe = self.job.recipe
         return BatchLoader(
             ValidationBatches(
-                val_shards,
-                rank=rank,
-                world_size=world_size,
-                batch_size=max(1, job.recipe.global_batch_size // world_size),
-                input_size_px=job.recipe.input_size_px,
+                self.val_shards,
+                rank=self.rank,
+                world_size=self.world_size,
+                batch_size=max(1, recipe.global_batch_size // self.world_size),
+                input_size_px=recipe.input_size_px,
             ),
-            loader_processes=job.scaling.loader_processes,
-            pin_memory=device.type == "cuda",
+            loader_processes=self.job.scaling.loader_processes,
+            pin_memory=self.device.type == "cuda",
         )
 
-    if rank == 0:
-        services.progress(learner.step, num_steps, "steps", f"{world_size} workers")
-    fit(
-        learner,
-        epochs=job.recipe.epochs,
-        train=batches,
-        validation=validation,
-        on_step=on_step,
-        on_epoch=on_epoch,
-    )
-    count = sum(p.numel() for p in learner.network.parameters() if p.requires_grad)
-    return {"history": history, "num_parameters": count}
+    def on_step(self, record: Any) -> None:
+        """Tell the figures of the last steps."""
+        if self.rank:
+            return
+        metrics = {f"step/{name}": value for name, value in record.metrics.items()}
+        self.services.log_metrics([(record.step, metrics)])
+        m = record.metrics
+        words = [f"loss {m['loss']:.3f}"] if "loss" in m else []
+        words += [f"{m['images_per_second']:.1f} images/s", f"data {m['data_wait_share']:.0%}"]
+        words += [f"{m['skipped_steps']:.0f} steps skipped"] if m["skipped_steps"] else []
+        self._show(", ".join(words))
 
+    def on_skip(self, skipped: Any) -> None:
+        """Keep which samples gave no number."""
+        self.told["skipped"].append(asdict(skipped))
+        if self.rank == 0:
+            lines = [json.dumps(line) + "\n" for line in self.told["skipped"]]
+            self.services.log_bytes("skipped_steps.jsonl", "".join(lines).encode())
 
-def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) -> Any:
-    """Build network, loss and optimiser as the recipe says; the same weights on every rank."""
-    import ray.train.torch
-    import torch
+    def on_save(self) -> None:
+        """Save the state in the middle of an epoch."""
+        progress = self.learner.progress
+        # Ray ranks by val_loss: a state in mid-epoch is never the best.
+        figures = {"epoch": self.learner.epoch, "step": self.learner.step, "val_loss": math.inf}
+        figures["next_sample"] = progress.next_sample
+        self._report(figures)
 
-    from densedepth.data.order import num_batches
-    from densedepth.depth_range import DepthRange
-    from densedepth.losses import DepthLoss
-    from densedepth.model import DenseDepth
-    from densedepth.training import Learner, TrainSettings
-    from densedepth.weights import load_encoder_weights
+    def on_epoch(self, result: Any) -> None:
+        """Tell and save what the epoch came to."""
+        metrics = dict(result.metrics)
+        if self.job.scaling.protocol is not None and self.val_shards is not None:
+            metrics = {"loss": metrics["loss"]}
+            metrics |= self._scored(self.val_shards, self.job.scaling.protocol)
+        record = EpochRecord(
+            epoch=result.epoch,
+            step=result.step,
+            train_loss=result.train_loss,
+            metrics=metrics,
+            seconds=result.seconds,
+        )
+        self.told["history"].append(record.model_dump())
+        figures = {"train_loss": result.train_loss} | {f"val_{k}": v for k, v in metrics.items()}
+        if self.rank == 0:
+            told = {f"epoch/{name}": value for name, value in figures.items()}
+            self.services.log_metrics([(result.epoch, told)])
+            self._draw(result.epoch)
+        if not self.in_own_trial:
+            self._report({**figures, "epoch": result.epoch, "step": result.step})
 
-    recipe = job.recipe
-    torch.manual_seed(recipe.seed)
-    network = DenseDepth(
-        recipe.network.encoder,
-        recipe.network.decoder_width,
-        conva_activation=recipe.network.conva_activation,
-        align_corners=recipe.network.align_corners,
-        input_normalisation=recipe.network.input_normalisation,
-    )
-    load_encoder_weights(network, recipe.network.weights, recipe.network.weights_sha256)
-    network = network.to(device).to(memory_format=torch.channels_last)
-    depth_range = DepthRange(job.shards.min_depth_m, job.shards.max_depth_m)
-    optimiser = recipe.optimiser
-    steps_per_epoch = num_batches(num_samples, recipe.global_batch_size)
-    settings = TrainSettings(
-        num_steps=steps_per_epoch * recipe.epochs,
-        learning_rate=optimiser.learning_rate,
-        encoder_rate_factor=optimiser.encoder_rate_factor,
-        betas=(optimiser.beta1, optimiser.beta2),
-        amsgrad=optimiser.amsgrad,
-        weight_decay=optimiser.weight_decay,
-        schedule=optimiser.schedule,
-        warmup_steps=optimiser.warmup_steps,
-        final_rate_factor=optimiser.final_rate_factor,
-        clip_gradient_norm=optimiser.clip_gradient_norm,
-        flip_probability=recipe.augment.flip_probability,
-        channel_swap_probability=recipe.augment.channel_swap_probability,
-        ema_decay=recipe.ema_decay,
-        freeze_encoder_norm=recipe.freeze_encoder_norm,
-        masked=not job.shards.dense,
-    )
-    loss = DepthLoss(
-        depth_range.max_target,
-        l1_weight=recipe.loss.l1_weight,
-        gradient_weight=recipe.loss.gradient_weight,
-        ssim_weight=recipe.loss.ssim_weight,
-    ).to(device)
-    forward: Any = network
-    if world_size > 1:
-        forward = ray.train.torch.prepare_model(network, move_to_device=False)
-    return Learner(network, forward, loss, depth_range, settings, device)
+    def profiler(self) -> Any:
+        """Return what traces some steps of rank 0, where that is asked for."""
+        num_steps = self.job.scaling.profile_steps
+        if not num_steps or self.rank:
+            return None
+        from densedepth.profiling import step_profiler
 
+        def keep(path: Path) -> None:
+            self.services.log_bytes("trace.json.gz", path.read_bytes())
 
-def _write_checkpoint(
-    folder: Path, learner: Any, history: list[dict[str, Any]], recipe: Recipe
-) -> None:
-    """Write the full state for a restart, and the network alone for whoever uses it."""
-    import torch
+        folder = Path(tempfile.mkdtemp(dir=self.services.scratch))
+        profiler = step_profiler(num_steps, folder / "trace.json.gz", keep)
+        profiler.start()
+        return profiler
 
-    from densedepth.checkpoint import save_network
+    def _show(self, text: str) -> None:
+        num_steps = self.learner.settings.schedule.num_steps
+        self.services.progress(self.learner.step, num_steps, "steps", text)
 
-    state = {**learner.state(), "history": history}
-    torch.save(state, folder / "state.pt")
-    extra = {"input_size_px": list(recipe.input_size_px)}
-    save_network(learner.best_network, learner.depth_range, folder / "network.safetensors", extra)
+    def _report(self, figures: dict[str, Any]) -> None:
+        if self.rank == 0:
+            self.saver.save(self.learner, self.told, figures)
+        else:
+            report(figures)
+
+    def _scored(self, shards: Any, name: str) -> dict[str, float]:
+        """Score the validation frames at their own size, all ranks together."""
+        import torch.distributed as dist
+
+        from densedepth.data.loader import read_samples
+        from densedepth.metric_table import MetricTable
+        from densedepth.protocols import get_protocol
+
+        protocol = get_protocol(name)
+        table = protocol.new_table()
+        mine = read_samples(shards, rank=self.rank, world_size=self.world_size)
+        for frame in self._estimates(mine, protocol):
+            table.update(frame.sample.key, frame.metrics)
+        if self.world_size > 1:
+            parts: list[Any] = [None] * self.world_size
+            dist.all_gather_object(parts, table.to_dict())
+            table = protocol.new_table()
+            for part in parts:
+                table.merge(MetricTable.from_dict(part))
+        return dict(table.compute().per_image_mean) if table.num_images else {}
+
+    def _draw(self, epoch: int) -> None:
+        """Draw the same validation frames after each epoch."""
+        count = self.job.scaling.num_panel_frames
+        if self.val_shards is None or not count:
+            return
+        from densedepth.data.loader import read_spread
+        from densedepth.pictures import PanelRow, panel, to_jpeg
+        from densedepth.protocols import get_protocol
+
+        protocol = get_protocol(self.job.scaling.protocol or "whole_image")
+        rows = [
+            PanelRow(
+                f.sample.image, f.sample.depth_m, f.prediction_m, f"{f.sample.key}: {f.caption}"
+            )
+            for f in self._estimates(read_spread(self.val_shards, count), protocol)
+        ]
+        self.services.log_bytes(f"panels/epoch-{epoch:03d}.jpg", to_jpeg(panel(rows)))
+
+    def _estimates(self, samples: Any, protocol: Any) -> Any:
+        from densedepth.scoring import score_frames
+
+        return score_frames(
+            self.learner.best_network.eval(),
+            samples,
+            depth_range=self.learner.depth_range,
+            input_size_px=self.job.recipe.input_size_px,
+            protocol=protocol,
+            device=self.device,
+            batch_size=self.job.recipe.global_batch_size,
+        )

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Before torch is imported: networks this small gain nothing from more threads, and wait long for
+# one that has no core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("no deadline", deadline=None)  # a test asserts results, never times
 settings.load_profile("no deadline")
 

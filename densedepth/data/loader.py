@@ -26,6 +26,7 @@ from densedepth.data.order import (
     BLOCK_SIZE,
     EpochOrder,
     Places,
+    evenly_spread,
     num_batches,
     rank_share,
     rank_slice,
@@ -84,7 +85,7 @@ class TrainBatches:
         next_sample: where in the epoch's order to begin: 0, or where another run stopped.
 
     Raises:
-        ValueError: too few samples for a batch, or a batch that the ranks cannot share equally.
+        ValueError: too few samples for a batch, or fewer in a batch than ranks.
     """
 
     shards: ShardList
@@ -110,8 +111,8 @@ class TrainBatches:
 
     @property
     def max_batch_size(self) -> int:
-        """Samples of a rank's part."""
-        return self.global_batch_size // self.world_size
+        """Samples of a rank's part, at most."""
+        return -(-self.global_batch_size // self.world_size)
 
     @cached_property
     def order(self) -> EpochOrder:
@@ -245,6 +246,21 @@ def read_encoded(
     source = ValidationBatches(shards, rank, world_size, 1, (0, 0))
     for plan, reader in _planned(source, 0, 1):
         yield reader.read(int(plan.places.shards[0]), int(plan.places.numbers[0]))
+
+
+def read_spread(shards: ShardList, count: int) -> Iterator[Sample]:
+    """Decode some samples, evenly spread over the split and always the same.
+
+    Raises:
+        CorruptShardError: a shard is damaged.
+    """
+    reader = BatchReader(shards, (0, 0))
+    try:
+        for position in evenly_spread(shards.num_used, count):
+            places = in_sequence(shards, range(position, position + 1))
+            yield decode(reader.read(int(places.shards[0]), int(places.numbers[0])))
+    finally:
+        reader.close()
 
 
 @dataclass(frozen=True)

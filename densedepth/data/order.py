@@ -121,23 +121,29 @@ def num_batches(num_samples: int, global_batch_size: int) -> int:
 
 
 def rank_slice(global_batch_size: int, rank: int, world_size: int) -> slice:
-    """Return the part of every global batch that is this rank's.
+    """Return the part of every global batch that is this rank's; parts differ by one at most.
 
     Raises:
-        ValueError: the batch cannot be cut into equal parts.
+        ValueError: more ranks than samples.
     """
-    if global_batch_size % world_size:
+    if world_size > global_batch_size:
         raise ValueError(
-            f"global_batch_size = {global_batch_size} cannot be cut into equal parts for "
-            f"{world_size} workers: use a multiple, or another number of workers"
+            f"global_batch_size = {global_batch_size} cannot be shared by {world_size} workers: "
+            "use a larger batch or fewer workers"
         )
-    size = global_batch_size // world_size
-    return slice(rank * size, (rank + 1) * size)
+    mine = rank_share(global_batch_size, rank, world_size)
+    return slice(mine.start, mine.stop)
 
 
 def rank_share(num_samples: int, rank: int, world_size: int) -> range:
     """Return a rank's part of a split that is read once, in order; parts differ by one at most."""
     return range(num_samples * rank // world_size, num_samples * (rank + 1) // world_size)
+
+
+def evenly_spread(num_samples: int, count: int) -> list[int]:
+    """Pick some samples evenly over a split: no one chooses the pretty ones."""
+    count = min(num_samples, count)
+    return [round((i + 0.5) * num_samples / count - 0.5) for i in range(count)]
 
 
 def _permutation(state: np.uint64, count: int) -> Int64[np.ndarray, " n"]:

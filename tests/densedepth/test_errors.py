@@ -15,7 +15,9 @@ from densedepth import errors
         errors.EmptySplitError("c"),
         errors.BadFrameError("1.jpg", "cut short"),
         errors.CorruptShardError("d"),
-        errors.WeightsError("e"),
+        errors.NonFiniteError("e"),
+        errors.OutOfMemoryError("f"),
+        errors.WeightsError("g"),
     ],
 )
 def test_every_error_survives_pickling(error):

@@ -1,5 +1,7 @@
-"""The training loop: it learns, it is the same twice, and it goes on where it was."""
+"""The training loop: it learns, is the same twice, goes on where it was, and skips NaN."""
 
+import contextlib
+import copy
 import math
 
 import pytest
@@ -7,9 +9,12 @@ import torch
 
 from densedepth.data.batch import Batch
 from densedepth.depth_range import DepthRange
+from densedepth.errors import NonFiniteError, OutOfMemoryError
+from densedepth.learner import Learner, TrainSettings
 from densedepth.losses import DepthLoss
 from densedepth.model import DenseDepth
-from densedepth.training import Learner, TrainSettings, fit, rate_factor
+from densedepth.schedule import Schedule
+from densedepth.training import Listeners, fit
 
 RANGE = DepthRange(0.5, 10.0)
 
@@ -31,30 +36,56 @@ def batch(seed: int, size: int = 2) -> Batch:
     )
 
 
-def make_learner(**changes) -> Learner:
+def make_learner(encoder: str = "mobilenet_v2", schedule: str = "constant", **changes) -> Learner:
     torch.manual_seed(0)
-    network = DenseDepth("mobilenet_v2", 0.0625)
-    settings = TrainSettings(num_steps=12, **{"learning_rate": 1e-3, **changes})
+    network = DenseDepth(encoder, 0.0625)
+    settings = TrainSettings(
+        Schedule(12, schedule, drop_every_steps=4), **{"learning_rate": 1e-3, **changes}
+    )
     loss = DepthLoss(RANGE.max_target)
     return Learner(network, network, loss, RANGE, settings, torch.device("cpu"))
 
 
-def train(learner: Learner, epochs: int):
-    """Train on three batches an epoch; return what was reported."""
-    steps, results = [], []
-    fit(
-        learner,
-        epochs=epochs,
-        train=lambda epoch: [batch(10 * epoch + i) for i in range(3)],
-        validation=lambda: [batch(999, 3)],
-        on_step=steps.append,
-        on_epoch=results.append,
-    )
-    return steps, results
+def batches(epoch: int, next_sample: int = 0) -> list[Batch]:
+    """Three batches of two samples an epoch, from a sample on."""
+    return [batch(10 * epoch + i) for i in range(next_sample // 2, 3)]
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
+def train(learner: Learner, epochs: int, feed=batches, *, save_at=(), stop: bool = False):
+    """Train; return what was reported and the states that were saved, the last one the end of it
+    if it is to stop there.
+    """
+    told = {"steps": [], "epochs": [], "skipped": [], "states": []}
+
+    def save() -> None:
+        told["states"].append(copy.deepcopy(learner.state()))
+        if stop:
+            raise Stopped
+
+    with contextlib.suppress(Stopped):
+        fit(
+            learner,
+            epochs=epochs,
+            train=feed,
+            validation=lambda: [batch(999, 3)],
+            listeners=Listeners(
+                on_step=told["steps"].append,
+                on_epoch=told["epochs"].append,
+                on_skip=told["skipped"].append,
+                on_save=save,
+                is_save_due=lambda step: step in save_at,
+            ),
+        )
+    return told
 
 
 def test_training_lowers_the_loss_and_reports_every_epoch():
-    steps, results = train(make_learner(), 4)
+    told = train(make_learner(), 4)
+    steps, results = told["steps"], told["epochs"]
     assert [r.epoch for r in results] == [0, 1, 2, 3]
     assert results[-1].step == 12
     assert results[-1].train_loss < 0.8 * results[0].train_loss
@@ -65,8 +96,7 @@ def test_training_lowers_the_loss_and_reports_every_epoch():
 
 
 def test_the_reported_loss_is_the_weighted_sum_of_its_terms():
-    steps, _ = train(make_learner(), 1)
-    m = steps[0].metrics
+    m = train(make_learner(), 1)["steps"][0].metrics
     assert m["loss"] == pytest.approx(
         0.1 * m["loss_l1"] + m["loss_gradient"] + m["loss_ssim"], rel=1e-4
     )
@@ -84,8 +114,7 @@ def test_an_interrupted_training_ends_with_the_same_bits():
     state = first.state()
     second = make_learner(schedule="cosine", ema_decay=0.9, amsgrad=True)
     second.load_state(state)
-    _, results = train(second, 3)
-    assert [r.epoch for r in results] == [2]
+    assert [r.epoch for r in train(second, 3)["epochs"]] == [2]
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(second), strict=True))
 
 
@@ -123,12 +152,12 @@ def test_holes_are_left_out_of_a_masked_training():
     holed = batch(1)
     holed.depth_m[:, :, :8] = 0
     holed.valid[:, :, :8] = False
-    loss = make_learner(masked=True).train_step(holed)["loss"]
+    loss = make_learner(masked=True).train_step(holed).figures[0]
     assert math.isfinite(float(loss))
     spoiled = batch(1)
     spoiled.depth_m[:, :, :8] = 7.7
     spoiled.valid[:, :, :8] = False
-    other = make_learner(masked=True).train_step(spoiled)["loss"]
+    other = make_learner(masked=True).train_step(spoiled).figures[0]
     assert float(other) == pytest.approx(float(loss), rel=1e-5)
 
 
@@ -142,23 +171,152 @@ def test_gradients_are_clipped_where_asked():
     assert before
 
 
-@pytest.mark.parametrize(
-    ("step", "schedule", "warmup", "expected"),
-    [
-        (0, "constant", 0, 1.0),
-        (99, "constant", 0, 1.0),
-        (0, "constant", 10, 0.1),
-        (9, "constant", 10, 1.0),
-        (0, "cosine", 0, 1.0),
-        (50, "cosine", 0, 0.505),
-        (100, "cosine", 0, 0.01),
-    ],
-)
-def test_the_rate_follows_its_schedule(step, schedule, warmup, expected):
-    assert rate_factor(step, 100, schedule, warmup, 0.01) == pytest.approx(expected)
-
-
 def test_the_encoder_may_have_a_rate_of_its_own():
     learner = make_learner(encoder_rate_factor=0.1, learning_rate=1e-2)
     learner.train_step(batch(1))
     assert [g["lr"] for g in learner.optimiser.param_groups] == pytest.approx([1e-3, 1e-2])
+
+
+PAPER = {}
+AVERAGE = {"schedule": "cosine", "ema_decay": 0.9, "amsgrad": True}
+BF16 = {"schedule": "one_cycle", "precision": "bf16", "clip_gradient_norm": 1.0}
+FP16 = {"schedule": "step", "precision": "fp16", "micro_batch_size": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stopped_at"),
+    [(PAPER, 1), (PAPER, 3), (PAPER, 5), (AVERAGE, 2), (AVERAGE, 4), (BF16, 2), (FP16, 2)],
+)
+def test_a_training_stopped_after_any_step_ends_with_the_same_bits(changes, stopped_at):
+    whole, first, second = (make_learner(**changes) for _ in range(3))
+    undisturbed = train(whole, 2)
+    (state,) = train(first, 2, save_at={stopped_at}, stop=True)["states"]
+    second.load_state(state)
+    resumed = train(second, 2)
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(second), strict=True))
+    assert [r.train_loss for r in resumed["epochs"]] == [
+        r.train_loss for r in undisturbed["epochs"][-len(resumed["epochs"]) :]
+    ]
+    assert resumed["epochs"][-1].metrics == undisturbed["epochs"][-1].metrics
+
+
+def test_saving_changes_neither_the_weights_nor_the_records():
+    quiet, saving = make_learner(), make_learner()
+    expected = train(quiet, 2)
+    told = train(saving, 2, save_at={1, 2, 4, 6})
+    assert len(told["states"]) == 4
+    assert all(torch.equal(a, b) for a, b in zip(weights(quiet), weights(saving), strict=True))
+    assert [s.metrics["loss"] for s in told["steps"]] == [
+        s.metrics["loss"] for s in expected["steps"]
+    ]
+
+
+def test_random_layers_draw_the_same_after_a_restart():
+    """EfficientNet drops layers at random."""
+    whole, first, second = (make_learner("efficientnet_b0") for _ in range(3))
+    train(whole, 1)
+    torch.manual_seed(12345)
+    (state,) = train(first, 1, save_at={2}, stop=True)["states"]
+    second.load_state(state)
+    torch.manual_seed(54321)
+    train(second, 1)
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(second), strict=True))
+
+
+def test_micro_batches_sum_to_the_gradient_of_the_whole_batch():
+    """Batch norms apart, which see a micro-batch at a time: here they keep their statistics."""
+    learners = [make_learner(freeze_encoder_norm=True, micro_batch_size=n) for n in (None, 2)]
+    whole, parts = (learner.train_step(batch(1, 5)).figures for learner in learners)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+    pairs = zip(*(learner.network.parameters() for learner in learners), strict=True)
+    for a, b in pairs:
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-4)
+
+
+def spoilt(number: int, bad_sample: int = 1) -> Batch:
+    """A batch with a white picture, of which ``afraid_of_white`` networks have no estimate."""
+    spoiled = batch(number)
+    spoiled.image[bad_sample] = 255
+    return spoiled
+
+
+def afraid_of_white(**changes) -> Learner:
+    learner = make_learner(**changes)
+
+    def no_number(network, inputs, output):
+        is_white = (inputs[0] > 0.999).flatten(1).all(1)
+        return torch.where(is_white[:, None, None, None], torch.nan, output)
+
+    learner.network.register_forward_hook(no_number)
+    return learner
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_step_without_a_number_changes_nothing_and_names_the_sample(precision):
+    learner = afraid_of_white(precision=precision, ema_decay=0.9)
+    train(learner, 1)
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    moments = copy.deepcopy(learner.optimiser.state_dict()["state"])
+    told = train(learner, 2, lambda epoch, sample: [spoilt(7)])
+    (skipped,) = told["skipped"]
+    assert (skipped.epoch, skipped.step, skipped.keys) == (1, 3, ("s7-1",))
+    assert math.isnan(skipped.loss)
+    assert (learner.num_skipped, learner.step) == (1, 4)
+    for name, value in learner.network.state_dict().items():
+        if "num_batches" not in name:
+            assert torch.equal(value, before[name]), name
+    for number, state in learner.optimiser.state_dict()["state"].items():
+        assert all(torch.equal(value, moments[number][name]) for name, value in state.items())
+
+
+def test_training_goes_on_after_a_skipped_step_and_counts_it():
+    learner = afraid_of_white()
+    told = train(learner, 2, lambda epoch, sample: [batch(1), spoilt(2), batch(3)])
+    assert [s.step for s in told["skipped"]] == [1, 4]
+    assert all(math.isfinite(r.train_loss) for r in told["epochs"])
+    assert told["steps"][-1].metrics["skipped_steps"] == 2
+    assert math.isfinite(told["steps"][-1].metrics["loss"])
+
+
+def test_too_many_skipped_steps_end_the_training_with_the_samples_names():
+    learner = afraid_of_white(max_skipped_steps=1)
+    with pytest.raises(NonFiniteError, match=r"2 steps .* on s3-1; max_skipped_steps = 1"):
+        train(learner, 1, lambda epoch, sample: [spoilt(2), spoilt(3)])
+
+
+def test_an_estimate_that_overflows_spoils_no_statistics():
+    learner = make_learner()
+    learner.train_step(batch(1))
+    before = [b.clone() for n, b in learner.network.named_buffers() if "running" in n]
+    with torch.no_grad():
+        next(learner.network.parameters()).mul_(math.inf)
+    result = learner.train_step(batch(2))
+    assert result.figures[-1] == 1
+    after = [b for n, b in learner.network.named_buffers() if "running" in n]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("num_images", "message"),
+    [(2, r"8 images of 64x64 .* 2 would: set speed.micro_batch_size = 2"), (0, "not even one")],
+)
+def test_out_of_memory_says_what_would_fit(num_images, message):
+    learner = make_learner()
+    inner = learner.network.forward
+
+    def forward(image: torch.Tensor) -> torch.Tensor:
+        if len(image) > num_images:
+            raise torch.OutOfMemoryError(f"no room for {len(image)}")
+        return inner(image)
+
+    learner.network.forward = forward
+    with pytest.raises(OutOfMemoryError, match=message):
+        learner.train_step(batch(1, 8))
+
+
+def test_half_precision_learns_as_full_precision_does():
+    losses = {
+        precision: train(make_learner(precision=precision), 4)["epochs"][-1].train_loss
+        for precision in ("fp32", "bf16")
+    }
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.15)

@@ -1,0 +1,319 @@
+"""What training changes, and one step of it; no loop, no orchestrator."""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from densedepth.augment import augment_batch, sample_seed
+from densedepth.data.batch import Batch, PackedBatch
+from densedepth.depth_range import DepthRange
+from densedepth.losses import DepthLoss
+from densedepth.memory import is_out_of_memory, out_of_memory
+from densedepth.model import DenseDepth
+from densedepth.precision import Precision, autocast
+from densedepth.schedule import Schedule
+
+FIGURES = ("loss", "loss_l1", "loss_gradient", "loss_ssim", "gradient_norm", "is_skipped")
+"""What a step tells, in this order; ``gradient_norm`` is before clipping."""
+
+
+class StepResult(NamedTuple):
+    """What a step tells, still on the device: fetching it waits for the device.
+
+    Attributes:
+        figures: ``FIGURES``.
+        is_offending: which of this rank's samples have a target or an estimate that is no number.
+    """
+
+    figures: Float[Tensor, "6"]
+    is_offending: Bool[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What the loop needs to know beside the network; see ``stages.recipe`` for meanings."""
+
+    schedule: Schedule
+    learning_rate: float = 1e-4
+    encoder_rate_factor: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    amsgrad: bool = False
+    weight_decay: float = 0.0
+    clip_gradient_norm: float | None = None
+    flip_probability: float = 0.5
+    channel_swap_probability: float = 0.25
+    ema_decay: float | None = None
+    freeze_encoder_norm: bool = False
+    masked: bool = False
+    global_batch_size: int | None = None
+    seed: int = 0
+    precision: Precision = "fp32"
+    channels_last: bool = True
+    compiled: bool = False
+    micro_batch_size: int | None = None
+    max_skipped_steps: int = 20
+
+
+@dataclass
+class EpochProgress:
+    """How far an epoch is.
+
+    Attributes:
+        next_sample: samples of the epoch's order that all ranks together have used.
+        loss_sum: of the steps' losses that were numbers.
+        num_losses: how many they are.
+        seconds: time spent on it, before a restart too.
+        window: figures of the steps since the last record.
+    """
+
+    next_sample: int = 0
+    loss_sum: float = 0.0
+    num_losses: int = 0
+    seconds: float = 0.0
+    window: list[list[float]] = field(default_factory=list)
+
+
+@dataclass
+class Learner:
+    """Everything that training changes.
+
+    Attributes:
+        network: the bare network, whose weights are saved.
+        forward: what is called: the network, or its DDP wrapping.
+        settings: the loop's settings.
+        step: steps done, skipped ones too.
+        epoch: epochs done.
+        num_skipped: steps whose loss or gradient was no number.
+        progress: of the epoch that is running.
+    """
+
+    network: DenseDepth
+    forward: nn.Module
+    loss: DepthLoss
+    depth_range: DepthRange
+    settings: TrainSettings
+    device: torch.device
+    step: int = 0
+    epoch: int = 0
+    num_skipped: int = 0
+    progress: EpochProgress = field(default_factory=EpochProgress)
+    ema: DenseDepth | None = None
+    optimiser: torch.optim.Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        # In the network's order: the optimiser's state is saved by position.
+        parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in self.network.named_parameters():
+            parts[name.startswith("encoder.")].append(parameter)
+        groups = [
+            {"params": parts[True], "factor": s.encoder_rate_factor},
+            {"params": parts[False], "factor": 1.0},
+        ]
+        # AdamW with no decay is Adam.
+        self.optimiser = torch.optim.AdamW(
+            groups,
+            lr=s.learning_rate,
+            betas=s.betas,
+            amsgrad=s.amsgrad,
+            weight_decay=s.weight_decay,
+            fused=True,
+        )
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=s.precision == "fp16")
+        self._statistics = _in_one_piece(self.network)
+        self._call = torch.compile(self.forward) if s.compiled else self.forward
+        if s.ema_decay is not None:
+            self.ema = deepcopy(self.network).requires_grad_(False).eval()
+
+    @property
+    def best_network(self) -> DenseDepth:
+        """The network to validate and keep: the moving average where there is one."""
+        return self.ema if self.ema is not None else self.network
+
+    def train_step(self, packed: Batch | PackedBatch) -> StepResult:
+        """Do one optimiser step, or skip it where the gradient is no number.
+
+        A skipped step leaves weights, moments and statistics as they were, on every rank.
+
+        Raises:
+            OutOfMemoryError: the batch does not fit.
+        """
+        s = self.settings
+        for group in self.optimiser.param_groups:
+            group["lr"] = s.learning_rate * s.schedule.factor(self.step) * group["factor"]
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        # Nothing to save for a restart: what is drawn follows from the step.
+        torch.manual_seed(sample_seed(s.seed, self.step, rank))
+        failure = None
+        try:
+            batch = packed.to(self.device)
+            statistics = self._statistics.clone()
+            losses, is_offending = self._backward(batch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = error
+        if failure is not None:
+            failure.__traceback__ = None  # which holds the tensors that fill the memory
+            raise self._explain(packed) from failure
+        norm, is_skipped = self._update()
+        if len(statistics):
+            self._statistics.copy_(torch.where(is_skipped, statistics, self._statistics))
+        self.step += 1
+        self._update_ema()
+        return StepResult(
+            torch.cat([losses, torch.stack([norm, is_skipped.float()])]), is_offending
+        )
+
+    def counts_as_skipped(self, loss: float) -> bool:
+        """Say whether a skipped step is a fault; fp16 also skips to find its scale."""
+        return (
+            not self._scaler.is_enabled() or not math.isfinite(loss) or self._scaler.get_scale() < 1
+        )
+
+    def _backward(
+        self, batch: Batch, only: int | None = None
+    ) -> tuple[Float[Tensor, "4"], Bool[Tensor, " b"]]:
+        """Sum the gradient over micro-batches; ranks meet in the last one.
+
+        Args:
+            batch: this rank's part of the global batch.
+            only: train on that many images and on the bare network, to see whether they fit.
+        """
+        s = self.settings
+        image, depth_m, valid = augment_batch(
+            batch.image,
+            batch.depth_m,
+            batch.valid,
+            sample_seeds=batch.sample_seeds,
+            flip_probability=s.flip_probability,
+            channel_swap_probability=s.channel_swap_probability,
+        )
+        layout = torch.channels_last if s.channels_last else torch.contiguous_format
+        target = self.depth_range.to_target(depth_m)
+        mask = valid if s.masked else None
+        size = only or len(batch.keys)
+        micro = only or s.micro_batch_size or size
+        call = self.network if only else self._call
+        self._to_training_mode()
+        self.optimiser.zero_grad(set_to_none=True)
+        # DDP takes the mean over ranks; where their parts differ, each sample still counts alike.
+        world_size = dist.get_world_size() if dist.is_initialized() else 1
+        mean_size = (s.global_batch_size or size * world_size) / world_size
+        losses = torch.zeros(4, device=self.device)
+        is_offending = []
+        for first in range(0, size, micro):
+            part = slice(first, min(first + micro, size))
+            share = (part.stop - first) / mean_size
+            colour = (image[part].float() / 255).contiguous(memory_format=layout)
+            with self._together(part.stop == size or bool(only)):
+                with autocast(s.precision, self.device):
+                    predicted = call(colour).float()
+                terms = self.loss(predicted, target[part], mask[part] if mask is not None else None)
+                # No number in the loss makes none in the gradient: every rank learns of it.
+                total = terms.total * torch.where(terms.total.isfinite(), share, torch.nan)
+                self._scaler.scale(total).backward()
+            losses += share * torch.stack(terms).detach()
+            is_number = torch.isfinite(predicted.detach()) & torch.isfinite(target[part])
+            is_offending.append(~is_number.flatten(1).all(1))
+        return losses, torch.cat(is_offending)
+
+    def _update(self) -> tuple[Float[Tensor, ""], Bool[Tensor, ""]]:
+        """Change the weights; return the gradient's norm and whether the step was skipped."""
+        s = self.settings
+        if self._scaler.is_enabled():
+            self._scaler.unscale_(self.optimiser)
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        is_skipped = ~torch.isfinite(norm)
+        if s.clip_gradient_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, s.clip_gradient_norm, norm)
+        # As a gradient scaler tells a fused optimiser, without waiting for the device.
+        self.optimiser.grad_scale, self.optimiser.found_inf = None, is_skipped.float()  # type: ignore[attr-defined]
+        self.optimiser.step()
+        if self._scaler.is_enabled():
+            self._scaler.update()
+        return norm, is_skipped
+
+    def _to_training_mode(self) -> None:
+        self.forward.train()
+        if self.settings.freeze_encoder_norm:  # ImageNet's statistics, not those of a few frames
+            for layer in self.network.encoder.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.eval()
+
+    def _together(self, is_last: bool) -> AbstractContextManager[Any]:
+        """Let the ranks' gradients meet after the last micro-batch only."""
+        if is_last or not isinstance(self.forward, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        no_sync: AbstractContextManager[Any] = self.forward.no_sync()
+        return no_sync
+
+    def _explain(self, packed: Batch | PackedBatch) -> Exception:
+        """Find out how many images fit."""
+        self.optimiser.zero_grad(set_to_none=True)
+        size = len(packed.keys)
+        return out_of_memory(
+            lambda count: self._backward(packed.to(self.device), only=count),
+            min(self.settings.micro_batch_size or size, size),
+            (packed.image.shape[-2], packed.image.shape[-1]),
+            self.device,
+        )
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        if self.ema is None or self.settings.ema_decay is None:
+            return
+        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+        ours, theirs = self.ema.state_dict(), self.network.state_dict()
+        floats = [name for name, value in ours.items() if value.dtype.is_floating_point]
+        torch._foreach_lerp_([ours[n] for n in floats], [theirs[n] for n in floats], 1 - decay)
+        for name in ours.keys() - set(floats):
+            ours[name].copy_(theirs[name])
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a restart needs, for ``torch.save``."""
+        return {
+            "network": self.network.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "step": self.step,
+            "epoch": self.epoch,
+            "num_skipped": self.num_skipped,
+            "progress": vars(self.progress),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` returned, also with another number of ranks."""
+        self.network.load_state_dict(state["network"])
+        if self.ema is not None and state["ema"] is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.step, self.epoch = state["step"], state["epoch"]
+        self.num_skipped = state["num_skipped"]
+        self.progress = EpochProgress(**state["progress"])
+
+
+def _in_one_piece(network: nn.Module) -> Float[Tensor, " n"]:
+    """Move the batch norms' running statistics into one tensor, and return it.
+
+    So that a step can put all of them back at once.
+    """
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    buffers = [b for m in layers for b in (m.running_mean, m.running_var) if b is not None]
+    if not buffers:
+        return torch.empty(0)
+    piece = torch.cat([buffer.flatten() for buffer in buffers])
+    for buffer, part in zip(buffers, piece.split([b.numel() for b in buffers]), strict=True):
+        buffer.data = part.view_as(buffer)
+    return piece

@@ -1,0 +1,146 @@
+"""When a training saves its state, and how it gets into the store while training goes on."""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import from_os_error
+from cluster.services import Services
+from stages.recipe import Recipe
+
+PATIENCE_S = 300.0
+"""How long an upload is tried again while the store does not answer."""
+
+
+class SaveClock:
+    """Says after which steps the state is saved; every rank comes to the same answer.
+
+    Args:
+        every_steps: save after each so many steps.
+        every_s: save when so much time has passed, looked at every ``look_every_steps``.
+        look_every_steps: steps between two looks at the time, and at whether a node will be taken.
+        world_size: ranks in all; rank 0's clock decides.
+    """
+
+    def __init__(
+        self,
+        every_steps: int | None,
+        every_s: float | None,
+        look_every_steps: int,
+        world_size: int,
+    ) -> None:
+        self.every_steps = every_steps
+        self.every_s = every_s
+        self.look_every_steps = look_every_steps
+        self.world_size = world_size
+        self.saved = time.monotonic()
+        self.is_warned = False
+
+    def is_due(self, step: int) -> bool:
+        """Say whether to save after this step."""
+        is_due = bool(self.every_steps and step % self.every_steps == 0)
+        if step % self.look_every_steps == 0:
+            is_due = self._is_warned_anew() or self._is_late() or is_due
+        if is_due:
+            self.saved = time.monotonic()
+        return is_due
+
+    def _is_late(self) -> bool:
+        if self.every_s is None:
+            return False
+        is_late = time.monotonic() - self.saved >= self.every_s
+        if self.world_size == 1:
+            return is_late
+        import torch
+        import torch.distributed as dist
+
+        device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+        answer = torch.tensor(float(is_late), device=device)
+        dist.broadcast(answer, src=0)
+        return bool(answer)
+
+    def _is_warned_anew(self) -> bool:
+        """Say whether Ray has just learnt that a node will be taken away."""
+        import ray.train
+
+        is_warned = ray.train.get_preemption_info() is not None
+        is_new = is_warned and not self.is_warned
+        self.is_warned = is_warned
+        return is_new
+
+
+class Saver:
+    """Rank 0's checkpoints: written to the node's disk, then uploaded in the background.
+
+    Args:
+        services: names the folder for what waits to be uploaded.
+        recipe: goes beside the network.
+    """
+
+    def __init__(self, services: Services, recipe: Recipe) -> None:
+        self.services = services
+        self.recipe = recipe
+        self.waiting = services.scratch / "saving" / services.key.replace("/", "-")
+        shutil.rmtree(self.waiting, ignore_errors=True)  # of a process that died
+
+    def save(self, learner: Any, history: dict[str, Any], figures: dict[str, float]) -> None:
+        """Write everything that a restart needs, and report it with figures."""
+        import torch
+        from ray.train import Checkpoint
+
+        from densedepth.checkpoint import save_network
+
+        self.waiting.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self.waiting))
+        try:
+            torch.save({**learner.state(), **history}, folder / "state.pt")
+            extra = {"input_size_px": list(self.recipe.input_size_px)}
+            save_network(
+                learner.best_network, learner.depth_range, folder / "network.safetensors", extra
+            )
+        except OSError as error:
+            raise from_os_error(error, str(folder), writing=True) from error
+        report(figures, Checkpoint.from_directory(folder), self._upload)
+
+    def _upload(self, checkpoint: Any, name: str) -> Any:
+        """Copy a checkpoint into Ray's folder in the store, and again while that is in vain.
+
+        Raises:
+            StorageError: the store is full, refuses, or did not answer for ``PATIENCE_S``.
+        """
+        import ray.train
+
+        storage = ray.train.get_context().get_storage()
+        began, pause_s = time.monotonic(), 1.0
+        while True:
+            try:
+                kept = storage.persist_current_checkpoint(checkpoint, name)
+                break
+            except OSError as error:
+                named = from_os_error(error, self.services.store.url_of("ray"), writing=True)
+                # Without a number it is the S3 client's: all but a refusal may pass.
+                is_curable = named.retryable or (
+                    error.errno is None and "ACCESS_DENIED" not in str(error)
+                )
+                if not is_curable or time.monotonic() - began > PATIENCE_S:
+                    raise named from error
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 15.0)
+        shutil.rmtree(checkpoint.path, ignore_errors=True)
+        return kept
+
+
+def report(figures: dict[str, Any], checkpoint: Any = None, upload: Any = None) -> None:
+    """Tell Ray; every rank calls it equally often. What is uploaded goes on in the background."""
+    import ray.train
+    from ray.train import CheckpointUploadMode
+
+    ray.train.report(
+        figures,
+        checkpoint=checkpoint,
+        checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+        delete_local_checkpoint_after_upload=False,
+        checkpoint_upload_fn=upload,
+    )

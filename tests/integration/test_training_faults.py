@@ -1,0 +1,205 @@
+"""Trainings with two workers that lose one thing after another, and end with the same weights."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ray.exceptions import RayError
+
+from cluster.local_store import LocalStore
+from cluster.services import Services
+from cluster.session import Session, SessionConfig, open_session
+from cluster.storage import open_store
+from cluster.tracking import TrackingConfig
+from cluster.transient import is_transient
+from stages import shard, train
+from stages.artifacts import Checkpoint, ShardSet
+from stages.shard import ShardConfig
+from stages.train import TrainConfig
+from tests.cluster.conftest import BUCKET
+from tests.cluster.seaweedfs import SeaweedServer
+from tests.stages.raw_frames import write_data_set
+
+pytestmark = pytest.mark.cluster
+
+EPOCHS, STEPS = 20, 40  # of 4 frames, of 8
+RECIPE = {
+    "epochs": EPOCHS,
+    "global_batch_size": 4,
+    "input_size_px": [64, 64],
+    "keep": "last",
+    "network": {"encoder": "mobilenet_v2", "decoder_width": 0.0625, "weights": "none"},
+}
+CONFIG = TrainConfig(
+    recipe=RECIPE, num_workers=2, use_gpu=False, checkpoint_every_steps=3, max_failures=3
+)
+
+
+@pytest.fixture(scope="module")
+def tracking_uri(tmp_path_factory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def session(tracking_uri: str, tmp_path_factory) -> Iterator[Session]:
+    folder: Path = tmp_path_factory.mktemp("session")
+    tracking = TrackingConfig(uri=tracking_uri)
+    with open_session(SessionConfig(num_cpus=3), tracking, folder / "files") as session:
+        yield session
+
+
+def make_services(session: Session, folder: Path, url: str | None = None) -> Services:
+    """Services of a training of its own."""
+    name = f"run-{uuid.uuid4().hex[:8]}"
+    run_id = session.monitor.ensure_run(name, name)
+    store = open_store(url) if url else LocalStore(folder / "store")
+    return Services(store, session.monitor, "train.rooms", f"{name}/train", run_id, folder)
+
+
+def sharded(services: Services, folder: Path) -> ShardSet:
+    """Shards of eight small frames."""
+    config = ShardConfig(
+        format="nyu_densedepth",
+        root=str(write_data_set(folder / "raw")),
+        options={"val_fraction": 0.0},
+        samples_per_shard=4,
+    )
+    return shard.run(config, replace(services, stage="shard.rooms"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(session: Session, tmp_path_factory) -> Checkpoint:
+    """What a training gives that nothing happened to."""
+    folder: Path = tmp_path_factory.mktemp("undisturbed")
+    services = make_services(session, folder)
+    return train.run(CONFIG, services, sharded(services, folder))
+
+
+def curve(checkpoint: Checkpoint) -> list[tuple[int, int, float]]:
+    return [(e.epoch, e.step, e.train_loss) for e in checkpoint.epochs]
+
+
+def title(pid: int) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    return ""
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def sibling(pid: int, name: str) -> int:
+    """The process of this title among the children of the same raylet."""
+    raylet = parent(pid)
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if parent(int(folder.name)) == raylet and name in title(int(folder.name)):
+                return int(folder.name)
+    raise AssertionError(f"no {name} beside {pid}")
+
+
+class Trouble(threading.Thread):
+    """Does harm while a training runs, and remembers after which steps."""
+
+    def __init__(self, services: Services, *harms: Callable[["Trouble"], None]) -> None:
+        super().__init__(daemon=True)
+        self.services, self.harms = services, harms
+        self.steps: list[float] = []
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> "Trouble":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.join(timeout=120)
+        if self.error is not None:
+            raise self.error
+        assert len(self.steps) == len(self.harms), "the training ended before all had happened"
+        assert all(0 < step < STEPS for step in self.steps), self.steps
+
+    def run(self) -> None:
+        try:
+            for harm in self.harms:
+                self.steps.append(self.wait_for_more())
+                harm(self)
+        except BaseException as error:
+            self.error = error
+
+    def done(self) -> float:
+        progress = self.services.monitor.snapshot().get(self.services.stage)
+        return progress.done if progress and progress.unit == "steps" and progress.total else 0
+
+    def pid(self, rank: int) -> int:
+        return self.services.beats()[rank].pid
+
+    def wait_for_more(self) -> float:
+        """Wait until the training, begun anew after the last harm, has done some steps."""
+        before = self.steps[-1] if self.steps else 0
+        until = time.monotonic() + 240
+        while time.monotonic() < until:
+            if self.done() >= before + 4 and len(self.services.beats()) == 2:
+                return self.done()
+            time.sleep(0.05)
+        raise AssertionError(f"no progress beyond step {before}")
+
+
+def kill_worker(trouble: Trouble) -> None:
+    os.kill(trouble.pid(1), signal.SIGKILL)
+
+
+def kill_controller(trouble: Trouble) -> None:
+    os.kill(sibling(trouble.pid(0), "TrainController"), signal.SIGKILL)
+
+
+def steps_told(uri: str, services: Services, name: str) -> list[int]:
+    """The steps of a metric in MLflow."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    return [m.step for m in client.get_metric_history(services.run_id, name)]
+
+
+def test_a_lost_worker_and_a_lost_controller_change_nothing(
+    session: Session, tracking_uri: str, tmp_path: Path, undisturbed: Checkpoint
+):
+    services = make_services(session, tmp_path)
+    shards = sharded(services, tmp_path)
+    with Trouble(services, kill_worker, kill_controller):
+        with pytest.raises(RayError) as caught:
+            train.run(CONFIG, services, shards)
+        assert is_transient(caught.value), repr(caught.value)
+        again = train.run(CONFIG, services, shards)
+    assert again.network.sha256 == undisturbed.network.sha256
+    assert curve(again) == curve(undisturbed)
+    assert steps_told(tracking_uri, services, "epoch/train_loss") == list(range(EPOCHS))
+    assert steps_told(tracking_uri, services, "step/loss") == list(range(2, STEPS + 1, 2))
+
+
+@pytest.mark.s3
+def test_a_store_that_is_gone_for_half_a_minute_changes_nothing(
+    session: Session,
+    tmp_path: Path,
+    s3_environment: SeaweedServer,
+    undisturbed: Checkpoint,
+):
+    def lose_store(trouble: Trouble) -> None:
+        s3_environment.process.kill()
+        s3_environment.process.wait()
+        time.sleep(30)
+        s3_environment.start()
+
+    services = make_services(session, tmp_path, f"s3://{BUCKET}/{uuid.uuid4().hex}")
+    shards = sharded(services, tmp_path)
+    with Trouble(services, lose_store):
+        result = train.run(CONFIG, services, shards)
+    assert result.network.sha256 == undisturbed.network.sha256
+    assert curve(result) == curve(undisturbed)

@@ -1,0 +1,104 @@
+"""When the state is saved, and that an upload waits for a store that comes back."""
+
+from types import SimpleNamespace
+
+import pytest
+import ray.train
+
+from cluster.errors import NoSpaceLeft, StorageError
+from stages import saving
+from stages.saving import SaveClock, Saver
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that is set by hand, and no word of nodes that go."""
+    clock = SimpleNamespace(time_s=0.0, info=None)
+    monkeypatch.setattr(saving.time, "monotonic", lambda: clock.time_s)
+    monkeypatch.setattr(saving.time, "sleep", lambda s: setattr(clock, "time_s", clock.time_s + s))
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: clock.info)
+    return clock
+
+
+def test_the_state_is_saved_after_so_many_steps(now):
+    clock = SaveClock(4, None, 10, 1)
+    assert [step for step in range(1, 13) if clock.is_due(step)] == [4, 8, 12]
+
+
+def test_the_state_is_saved_after_so_much_time_at_the_next_look(now):
+    clock = SaveClock(None, 60.0, 5, 1)
+    due = []
+    for step in range(1, 41):
+        now.time_s += 7.0
+        if clock.is_due(step):
+            due.append(step)
+    assert due == [10, 20, 30, 40]
+
+
+def test_neither_steps_nor_time_means_epochs_only(now):
+    clock = SaveClock(None, None, 5, 1)
+    now.time_s = 1e6
+    assert not any(clock.is_due(step) for step in range(1, 100))
+
+
+def test_a_node_that_will_be_taken_away_makes_one_save(now):
+    clock = SaveClock(None, None, 5, 1)
+    assert not clock.is_due(5)
+    now.info = object()
+    assert [step for step in range(6, 31) if clock.is_due(step)] == [10]
+
+
+class Storage:
+    """Stands for Ray's: fails as told, then copies."""
+
+    def __init__(self, errors: list[OSError]) -> None:
+        self.errors, self.calls = errors, 0
+
+    def persist_current_checkpoint(self, checkpoint, name):
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return f"kept {name}"
+
+
+@pytest.fixture
+def upload(now, tmp_path, monkeypatch):
+    """Upload a checkpoint to a store that fails as told; return (result, storage)."""
+
+    def run(errors: list[OSError]):
+        storage = Storage(errors)
+        context = SimpleNamespace(get_storage=lambda: storage)
+        monkeypatch.setattr(ray.train, "get_context", lambda: context)
+        store = SimpleNamespace(url_of=lambda key: f"s3://bucket/{key}")
+        services = SimpleNamespace(scratch=tmp_path, key="a/b", store=store)
+        folder = tmp_path / "checkpoint"
+        folder.mkdir()
+        saver = Saver(services, recipe=None)
+        result = saver._upload(SimpleNamespace(path=str(folder)), "c1")
+        assert not folder.exists()
+        return result, storage
+
+    return run
+
+
+def test_an_upload_goes_on_when_the_store_answers_again(upload, now):
+    gone = [OSError("AWS Error NETWORK_CONNECTION during PutObject")] * 5
+    result, storage = upload(list(gone))
+    assert (result, storage.calls) == ("kept c1", 6)
+    assert 30 <= now.time_s <= 60
+
+
+def test_an_upload_gives_up_after_its_patience(upload, now):
+    with pytest.raises(StorageError, match="s3://bucket/ray: AWS Error NETWORK_CONNECTION"):
+        upload([OSError("AWS Error NETWORK_CONNECTION during PutObject")] * 1000)
+    assert now.time_s < saving.PATIENCE_S + 20
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), OSError("AWS Error ACCESS_DENIED")]
+)
+def test_what_waiting_cannot_cure_is_told_at_once(upload, now, error):
+    with pytest.raises(StorageError) as caught:
+        upload([error])
+    assert now.time_s == 0
+    assert isinstance(caught.value, NoSpaceLeft) == (error.errno == 28)
