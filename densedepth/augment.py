@@ -105,6 +105,11 @@ def draw_decisions(
     return is_flipped, torch.where(is_swapped[:, None], swaps, identity)
 
 
+def draw_uniform(sample_seeds: Int64[Tensor, " b"], stream: int) -> Float[Tensor, " b"]:
+    """Draw a number in [0, 1) per seed; streams 1 to 3 are used by ``draw_decisions``."""
+    return _draw(sample_seeds, stream).double().div(2**32).float()
+
+
 def _draw(seeds: Int64[Tensor, " b"], stream: int) -> Int64[Tensor, " b"]:
     """Draw 32 random bits per seed: the upper half of splitmix64's output ``stream``.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from densedepth.augment import augment_batch, sample_seed
 from densedepth.data.batch import Batch, PackedBatch
 from densedepth.depth_range import DepthRange
+from densedepth.distortion import Distortion
 from densedepth.losses import DepthLoss
 from densedepth.memory import is_out_of_memory, out_of_memory
 from densedepth.model import DenseDepth
@@ -49,6 +50,7 @@ class TrainSettings:
     clip_gradient_norm: float | None = None
     flip_probability: float = 0.5
     channel_swap_probability: float = 0.25
+    distortion: Distortion = field(default_factory=Distortion)
     ema_decay: float | None = None
     freeze_encoder_norm: bool = False
     masked: bool = False
@@ -196,6 +198,12 @@ class Learner:
             flip_probability=s.flip_probability,
             channel_swap_probability=s.channel_swap_probability,
         )
+        assert valid is not None
+        colours = image.float() / 255
+        if not s.distortion.is_identity:
+            colours, depth_m, valid = s.distortion.apply(
+                colours, depth_m, valid, batch.sample_seeds
+            )
         layout = torch.channels_last if s.channels_last else torch.contiguous_format
         target = self.depth_range.to_target(depth_m)
         mask = valid if s.masked else None
@@ -212,7 +220,7 @@ class Learner:
         for first in range(0, size, micro):
             part = slice(first, min(first + micro, size))
             share = (part.stop - first) / mean_size
-            colour = (image[part].float() / 255).contiguous(memory_format=layout)
+            colour = colours[part].contiguous(memory_format=layout)
             with self._together(part.stop == size or bool(only)):
                 with autocast(s.precision, self.device):
                     predicted = call(colour).float()

@@ -12,6 +12,7 @@ def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) 
 
     from densedepth.data.order import num_batches
     from densedepth.depth_range import DepthRange
+    from densedepth.distortion import Distortion
     from densedepth.learner import Learner, TrainSettings
     from densedepth.losses import DepthLoss
     from densedepth.model import DenseDepth
@@ -53,6 +54,9 @@ def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) 
         clip_gradient_norm=optimiser.clip_gradient_norm,
         flip_probability=recipe.augment.flip_probability,
         channel_swap_probability=recipe.augment.channel_swap_probability,
+        distortion=Distortion(
+            recipe.augment.zoom_max, recipe.augment.rotation_deg, recipe.augment.colour_jitter
+        ),
         ema_decay=recipe.ema_decay,
         freeze_encoder_norm=recipe.freeze_encoder_norm,
         masked=not job.shards.dense,

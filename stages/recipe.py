@@ -128,6 +128,19 @@ class AugmentConfig(Settings):
     channel_swap_probability: float = Field(
         0.25, ge=0, le=1, description="probability that the colour channels really change places"
     )
+    zoom_max: float = Field(
+        1.0, ge=1, le=4, description="enlarged by 1 to this, depth divided by it; 1 = the paper"
+    )
+    rotation_deg: float = Field(
+        0.0, ge=0, le=45, description="turned by at most so much; 0 = the paper"
+    )
+    colour_jitter: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="brightness, gamma, contrast vary by exp(-j) to exp(j), colours by half of "
+        "that; 0 = the paper",
+    )
 
 
 class LossConfig(Settings):

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field, model_validator
 
@@ -35,8 +35,13 @@ def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint
     """Train a network.
 
     Raises:
-        ValueError: the settings ask for what the cluster does not have.
+        ValueError: the settings ask for what the cluster does not have, or the protocol refers to
+            another kind of depth.
     """
+    if config.protocol is not None:
+        from densedepth.protocols import get_protocol
+
+        get_protocol(config.protocol).require_truth(cast(Any, shards.ground_truth))
     job = TrainJob(recipe=config.recipe, scaling=config.scaling, shards=shards)
     services.log_params({"recipe": config.recipe.model_dump(), "num_workers": config.num_workers})
     shards.log_use(services, ("train", "val"))

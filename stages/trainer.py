@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cluster.errors import ClusterError
+from cluster.placement import release_orphans
 from cluster.resources import cluster_resources
 from cluster.services import Services
 from densedepth.errors import DepthError
@@ -202,6 +203,7 @@ def run_trainer(trainer: Any) -> Any:
     """
     import ray.train
 
+    release_orphans()  # of this training's last try, whose controller died
     try:
         return trainer.fit()
     except ray.train.WorkerGroupError as error:

@@ -337,8 +337,8 @@ def test_a_start_beyond_the_epoch_and_too_few_samples_are_refused(shards):
         batches(shards, next_sample=23)
     with pytest.raises(ValueError, match="22 training samples do not fill one batch of 24"):
         batches(shards, global_batch_size=24)
-    with pytest.raises(ValueError, match="cannot be cut into equal parts"):
-        batches(shards, world_size=3)
+    with pytest.raises(ValueError, match="cannot be shared by 30 workers"):
+        batches(shards, world_size=30)
 
 
 def test_sources_of_batches_can_be_sent_to_another_process(shards):
