@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-STEPS_BEFORE = 5
+STEPS_BEFORE = 3
 """Steps before the trace: the first ones load, compile and choose kernels."""
 
 

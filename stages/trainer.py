@@ -140,6 +140,7 @@ def make_trainer(
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    release_orphans()  # of this training's last try, if its controller died
     scaling = job.scaling
     least = scaling.min_workers or scaling.num_workers
     check_cpus(least * scaling.cpus_per_worker, f"{least} workers")
@@ -161,7 +162,7 @@ def make_trainer(
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(
                 max_failures=scaling.max_failures,
-                controller_failure_limit=_tries(scaling.max_wait_min),
+                controller_failure_limit=tries_within(scaling.max_wait_min),
             ),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=1,
@@ -173,7 +174,7 @@ def make_trainer(
     )
 
 
-def _tries(max_wait_min: float | None) -> int:
+def tries_within(max_wait_min: float | None) -> int:
     """Translate a wait into Ray's count of attempts to start the workers; -1 = without end."""
     if max_wait_min is None:
         return -1
@@ -203,7 +204,6 @@ def run_trainer(trainer: Any) -> Any:
     """
     import ray.train
 
-    release_orphans()  # of this training's last try, whose controller died
     try:
         return trainer.fit()
     except ray.train.WorkerGroupError as error:

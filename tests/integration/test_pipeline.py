@@ -1,5 +1,6 @@
 """The whole DAG in miniature, by the user's own command, read back from the store and MLflow."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -33,6 +34,8 @@ size_px = [64, 64]
 
 [train.nyu]
 num_workers = 2
+protocol = "nyu_densedepth"
+profile_steps = 2
 
 [train.nyu.recipe]
 epochs = 2
@@ -138,7 +141,7 @@ def test_the_report_has_the_figures(finished):
     assert json.loads(store.get_bytes(files.data.key))
 
 
-def test_mlflow_has_one_tree_of_runs_with_everything_in_it(finished):
+def test_mlflow_has_one_tree_of_runs_with_everything_in_it(finished, tmp_path: Path):
     from mlflow.tracking import MlflowClient
 
     outputs, _ = finished
@@ -165,8 +168,12 @@ def test_mlflow_has_one_tree_of_runs_with_everything_in_it(finished):
     assert train.data.params["recipe.network.encoder"] == "mobilenet_v2"
     steps = client.get_metric_history(train.info.run_id, "step/loss")
     assert [m.step for m in steps] == [3, 6]
+    figures = {"gradient_norm", "learning_rate", "images_per_second", "data_wait_share"}
+    assert figures <= {name.removeprefix("step/") for name in train.data.metrics}
+    assert train.data.metrics["step/skipped_steps"] == 0
     epochs = client.get_metric_history(train.info.run_id, "epoch/val_loss")
     assert [m.step for m in epochs] == [0, 1]
+    assert 0 < train.data.metrics["epoch/val_delta1"] < 1
     shards = artifact(outputs, "shard.nyu")
     digests = {d.dataset.digest for d in train.inputs.dataset_inputs}
     assert shards.splits["train"].manifest.sha256[:36] in digests
@@ -177,6 +184,15 @@ def test_mlflow_has_one_tree_of_runs_with_everything_in_it(finished):
     )
     pictures = client.list_artifacts(names["evaluate.nyu"].info.run_id, "pictures")
     assert len(pictures) == 2
+    panels = [file.path for file in client.list_artifacts(train.info.run_id, "panels")]
+    assert panels == ["panels/epoch-000.jpg", "panels/epoch-001.jpg"]
+    trace = client.download_artifacts(train.info.run_id, "trace.json.gz", str(tmp_path))
+    steps_traced = {
+        event["name"]
+        for event in json.loads(gzip.decompress(Path(trace).read_bytes()))["traceEvents"]
+        if event["name"].startswith("ProfilerStep")
+    }
+    assert len(steps_traced) == 2
     version = client.get_model_version_by_alias("densedepth-nyu", "champion")
     assert version.tags["depth.network_sha256"] == artifact(outputs, "train.nyu").network.sha256
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel
 from rich.console import Console
 
 from cluster.monitor import MonitorHandle
@@ -19,9 +18,10 @@ from pipeline.executor import Execution
 from pipeline.retry import ExecutionConfig
 from pipeline.selection import select
 from stages.artifacts import Checkpoint, EpochRecord
+from stages.recipe import Settings as StageSettings
 
 
-class Settings(BaseModel):
+class Settings(StageSettings):
     text: str = "x"
     fail: str = ""
 

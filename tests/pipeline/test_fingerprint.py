@@ -4,16 +4,17 @@ import types
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from pydantic import Field
 
 from pipeline import fingerprint as module
 from pipeline.dag import Node
 from pipeline.fingerprint import Fingerprint, fingerprint
+from stages.recipe import Settings as StageSettings
 
 
-class Config(BaseModel):
+class Config(StageSettings):
     learning_rate: float = 1e-4
-    nested: dict[str, int] = {"a": 1}
+    nested: dict[str, int] = Field(default_factory=lambda: {"a": 1})
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import ray
 import ray.train
 
 from densedepth.errors import WeightsError
-from stages.trainer import ScalingSettings, run_trainer, use_gpu
+from stages.train import TrainConfig
+from stages.trainer import ScalingSettings, run_trainer, tries_within, use_gpu
 
 
 class Failing:
@@ -54,3 +55,34 @@ def test_gpus_are_asked_for_where_they_are_or_may_come(
             use_gpu(scaling)
     else:
         assert use_gpu(scaling) == expected
+
+
+def test_fewer_workers_than_the_least_make_no_sense():
+    with pytest.raises(ValueError, match="min_workers = 3 is more than num_workers = 2"):
+        ScalingSettings(num_workers=2, min_workers=3)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"), [(None, -1), (0.1, 0), (1.0, 0), (2.0, 1), (9.5, 9)]
+)
+def test_a_wait_becomes_a_number_of_tries_of_a_minute(monkeypatch, minutes, expected):
+    monkeypatch.delenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", raising=False)
+    assert tries_within(minutes) == expected
+
+
+def test_what_decides_the_weights_decides_the_fingerprint_and_nothing_else_does():
+    base = TrainConfig()
+    for changes in (
+        {"max_failures": 9},
+        {"checkpoint_every_s": 5.0},
+        {"checkpoint_every_steps": 7},
+        {"loader_processes": 3},
+        {"stalled_after_s": 9.0},
+        {"num_panel_frames": 0},
+        {"profile_steps": 3},
+        {"max_wait_min": 3.0},
+        {"max_step_min": 3.0},
+    ):
+        assert TrainConfig(**changes).deciding() == base.deciding(), changes
+    for changes in ({"num_workers": 2}, {"max_train_samples": 9}, {"recipe": {"seed": 1}}):
+        assert TrainConfig(**changes).deciding() != base.deciding(), changes
