@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.cluster_utils import Cluster
 from ray.exceptions import RayError
 
 from cluster.local_store import LocalStore
@@ -27,9 +28,9 @@ from tests.cluster.conftest import BUCKET
 from tests.cluster.seaweedfs import SeaweedServer
 from tests.stages.raw_frames import write_data_set
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.s3]
 
-EPOCHS, STEPS = 20, 40  # of 4 frames, of 8
+EPOCHS, STEPS = 14, 28  # of 4 frames, of 8
 RECIPE = {
     "epochs": EPOCHS,
     "global_batch_size": 4,
@@ -48,10 +49,22 @@ def tracking_uri(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def session(tracking_uri: str, tmp_path_factory) -> Iterator[Session]:
+def nodes(seaweedfs: SeaweedServer) -> Iterator[Cluster]:
+    """Two raylets with a CPU each: a worker on each, and none to spare."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in seaweedfs.environment().items():  # which raylets hand on
+            patch.setenv(name, value)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        cluster.add_node(num_cpus=1)
+        yield cluster
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def session(nodes: Cluster, tracking_uri: str, tmp_path_factory) -> Iterator[Session]:
     folder: Path = tmp_path_factory.mktemp("session")
     tracking = TrackingConfig(uri=tracking_uri)
-    with open_session(SessionConfig(num_cpus=3), tracking, folder / "files") as session:
+    with open_session(SessionConfig(address=nodes.address), tracking, folder / "files") as session:
         yield session
 
 
@@ -120,7 +133,7 @@ class Trouble(threading.Thread):
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.join(timeout=120)
+        self.join(timeout=300)
         if self.error is not None:
             raise self.error
         assert len(self.steps) == len(self.harms), "the training ended before all had happened"
@@ -141,6 +154,13 @@ class Trouble(threading.Thread):
     def pid(self, rank: int) -> int:
         return self.services.beats()[rank].pid
 
+    def controller_pid(self) -> int:
+        """The controller is beside one of the workers."""
+        for rank in (0, 1):
+            with contextlib.suppress(AssertionError):
+                return sibling(self.pid(rank), "TrainController")
+        raise AssertionError("no controller")
+
     def wait_for_more(self) -> float:
         """Wait until the training, begun anew after the last harm, has done some steps."""
         before = self.steps[-1] if self.steps else 0
@@ -157,7 +177,7 @@ def kill_worker(trouble: Trouble) -> None:
 
 
 def kill_controller(trouble: Trouble) -> None:
-    os.kill(sibling(trouble.pid(0), "TrainController"), signal.SIGKILL)
+    os.kill(trouble.controller_pid(), signal.SIGKILL)
 
 
 def steps_told(uri: str, services: Services, name: str) -> list[int]:
@@ -168,38 +188,54 @@ def steps_told(uri: str, services: Services, name: str) -> list[int]:
     return [m.step for m in client.get_metric_history(services.run_id, name)]
 
 
-def test_a_lost_worker_and_a_lost_controller_change_nothing(
-    session: Session, tracking_uri: str, tmp_path: Path, undisturbed: Checkpoint
+def to_the_end(services: Services, shards: ShardSet) -> tuple[Checkpoint, int]:
+    """Train as the executor does: again after what a retry can cure; tell the failures."""
+    for failures in range(4):
+        try:
+            return train.run(CONFIG, services, shards), failures
+        except RayError as error:
+            if not is_transient(error):
+                raise
+    raise AssertionError("four tries were not enough")
+
+
+def test_a_lost_worker_node_and_controller_change_nothing(
+    nodes: Cluster,
+    session: Session,
+    tracking_uri: str,
+    tmp_path: Path,
+    undisturbed: Checkpoint,
 ):
+    def lose_node(trouble: Trouble) -> None:
+        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+        nodes.add_node(num_cpus=1)
+
     services = make_services(session, tmp_path)
     shards = sharded(services, tmp_path)
-    with Trouble(services, kill_worker, kill_controller):
-        with pytest.raises(RayError) as caught:
-            train.run(CONFIG, services, shards)
-        assert is_transient(caught.value), repr(caught.value)
-        again = train.run(CONFIG, services, shards)
-    assert again.network.sha256 == undisturbed.network.sha256
-    assert curve(again) == curve(undisturbed)
+    with Trouble(services, kill_worker, lose_node, kill_controller):
+        result, failures = to_the_end(services, shards)
+    assert failures >= 1
+    assert result.network.sha256 == undisturbed.network.sha256
+    assert curve(result) == curve(undisturbed)
     assert steps_told(tracking_uri, services, "epoch/train_loss") == list(range(EPOCHS))
     assert steps_told(tracking_uri, services, "step/loss") == list(range(2, STEPS + 1, 2))
 
 
-@pytest.mark.s3
 def test_a_store_that_is_gone_for_half_a_minute_changes_nothing(
     session: Session,
     tmp_path: Path,
-    s3_environment: SeaweedServer,
+    seaweedfs: SeaweedServer,
     undisturbed: Checkpoint,
 ):
     def lose_store(trouble: Trouble) -> None:
-        s3_environment.process.kill()
-        s3_environment.process.wait()
+        seaweedfs.process.kill()
+        seaweedfs.process.wait()
         time.sleep(30)
-        s3_environment.start()
+        seaweedfs.start()
 
     services = make_services(session, tmp_path, f"s3://{BUCKET}/{uuid.uuid4().hex}")
     shards = sharded(services, tmp_path)
     with Trouble(services, lose_store):
-        result = train.run(CONFIG, services, shards)
+        result, _ = to_the_end(services, shards)
     assert result.network.sha256 == undisturbed.network.sha256
     assert curve(result) == curve(undisturbed)
