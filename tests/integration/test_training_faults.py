@@ -1,5 +1,6 @@
 """Trainings with two workers that lose one thing after another, and end with the same weights."""
 
+import _thread
 import contextlib
 import os
 import signal
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
 from ray.exceptions import RayError
 
@@ -50,12 +52,13 @@ def tracking_uri(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def nodes(seaweedfs: SeaweedServer) -> Iterator[Cluster]:
-    """Two raylets with a CPU each: a worker on each, and none to spare."""
+    """Three raylets with a CPU each: a worker on two of them, and one to spare."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in seaweedfs.environment().items():  # which raylets hand on
             patch.setenv(name, value)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        cluster.add_node(num_cpus=1)
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
         yield cluster
         cluster.shutdown()
 
@@ -146,6 +149,7 @@ class Trouble(threading.Thread):
                 harm(self)
         except BaseException as error:
             self.error = error
+            _thread.interrupt_main()  # which would train on, or wait for ever
 
     def done(self) -> float:
         progress = self.services.monitor.snapshot().get(self.services.stage)
@@ -207,8 +211,9 @@ def test_a_lost_worker_node_and_controller_change_nothing(
     undisturbed: Checkpoint,
 ):
     def lose_node(trouble: Trouble) -> None:
-        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
-        nodes.add_node(num_cpus=1)
+        head = nodes.head_node.all_processes[PROCESS_TYPE_RAYLET][0].process.pid
+        raylets = {parent(trouble.pid(rank)) for rank in (0, 1)}
+        os.kill((raylets - {head}).pop(), signal.SIGKILL)
 
     services = make_services(session, tmp_path)
     shards = sharded(services, tmp_path)
