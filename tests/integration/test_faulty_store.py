@@ -1,8 +1,11 @@
 """A run whose store is S3 behind a faulty line: the same network as out of a folder, no secrets."""
 
 import tempfile
+import threading
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from cluster.storage import open_store
 from pipeline.records import latest_record
 from tests.cluster.conftest import BUCKET
-from tests.cluster.faulty_proxy import Fault, FaultyProxy
+from tests.cluster.faulty_proxy import READ_FAULTS, WRITE_FAULTS, FaultyProxy
 from tests.cluster.seaweedfs import SECRET_KEY, SeaweedServer
 from tests.integration.test_pipeline import pipeline
 from tests.stages.raw_frames import write_data_set
@@ -39,21 +42,8 @@ encoder = "mobilenet_v2"
 decoder_width = 0.0625
 weights = "none"
 """
-READ_FAULTS = [
-    Fault.SLOW_DOWN,
-    Fault.RESET_BODY,
-    Fault.CUT_BODY,
-    Fault.FLIP_BIT,
-    Fault.SLOW_BODY,
-    Fault.LOSE_REPLY,
-]
-WRITE_FAULTS = [
-    Fault.SLOW_DOWN,
-    Fault.RESET_UPLOAD,
-    Fault.FLIP_UPLOAD,
-    Fault.SLOW_UPLOAD,
-    Fault.LOSE_REPLY,
-]
+AWAY_S = 5.0
+"""How long the server is dead: longer than botocore's own attempts."""
 
 
 def files_with_the_secret(folder: Path) -> Iterator[Path]:
@@ -72,7 +62,7 @@ def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.s3
 @pytest.mark.cluster
-def test_a_faulty_line_gives_the_same_network_and_no_secret_is_left_anywhere(
+def test_a_faulty_line_and_a_killed_server_give_the_same_network_and_no_secret_is_left_anywhere(
     s3_environment: SeaweedServer,
     proxy: FaultyProxy,
     tmp_path: Path,
@@ -85,10 +75,25 @@ def test_a_faulty_line_gives_the_same_network_and_no_secret_is_left_anywhere(
 
     proxy.spoiled_paths = "/shards/"
     proxy.spoil("PUT", *WRITE_FAULTS)
-    proxy.spoil("GET", *READ_FAULTS)
+    killed = threading.Event()
+
+    def kill() -> None:
+        s3_environment.kill()
+        killed.set()
+
+    proxy.spoil("GET", *READ_FAULTS, kill)
     url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
-    far = pipeline(tmp_path / "far", str(preset), f"store={url}")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(pipeline, tmp_path / "far", str(preset), f"store={url}")
+        while not killed.wait(1):
+            assert not running.done(), running.result().stdout + running.result().stderr
+        time.sleep(AWAY_S)
+        was_there = running.done()
+        s3_environment.start()  # in this thread: the server ends with the one that started it
+        far = running.result()
     assert far.returncode == 0, far.stdout + far.stderr
+    assert not was_there
+    assert proxy.num_unanswered > 0
     assert proxy.all_faults_happened
 
     here, there = open_store(str(tmp_path / "near/store")), open_store(url)

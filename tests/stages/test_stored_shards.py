@@ -26,7 +26,7 @@ from stages.artifacts import ShardSplit
 from stages.manifest import make_manifest, publish_manifest
 from stages.shard_writer import entry_of
 from stages.stored_shards import StoredShards, stored_shards
-from tests.cluster.faulty_proxy import Fault, FaultyProxy
+from tests.cluster.faulty_proxy import READ_FAULTS, Fault, FaultyProxy
 from tests.cluster.seaweedfs import seaweedfs_server
 
 NUM_SHARDS, NUM_PER_SHARD = 6, 4
@@ -110,17 +110,7 @@ def test_nothing_is_fetched_before_it_is_read(s3_store: ObjectStore, tmp_path: P
 
 
 @pytest.mark.parametrize("processes", [0, 1])
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault.SLOW_DOWN,
-        Fault.RESET_BODY,
-        Fault.CUT_BODY,
-        Fault.FLIP_BIT,
-        Fault.SLOW_BODY,
-        Fault.LOSE_REPLY,
-    ],
-)
+@pytest.mark.parametrize("fault", READ_FAULTS)
 @pytest.mark.s3
 def test_a_faulty_line_does_not_change_what_is_seen(
     s3_store: ObjectStore,
