@@ -243,6 +243,15 @@ def test_a_replacement_reads_what_is_there_again_when_the_reply_was_spoiled(
     assert s3_store.get_bytes("k") == b"mine"
 
 
+def test_pauses_are_cut_by_chance_so_that_not_all_come_at_once(monkeypatch: pytest.MonkeyPatch):
+    slept_s: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept_s.append)
+    for _ in range(200):
+        s3_transfer.sleep_about(8.0)
+    assert 4.0 <= min(slept_s) < 4.5
+    assert 7.5 < max(slept_s) <= 8.0
+
+
 def test_what_stands_for_a_folder_is_not_listed(s3_store: S3Store):
     s3_store.put_bytes("a/k", b"x")
     for name in (f"{s3_store.prefix}/", f"{s3_store.prefix}/a/", f"{s3_store.prefix}/empty/"):
