@@ -1,5 +1,6 @@
 """An HTTP proxy that spoils chosen replies of a real server: faults that none makes on demand."""
 
+import re
 import socket
 import struct
 import threading
@@ -68,7 +69,7 @@ class FaultyProxy:
         num_requests: How many of each method have come.
         num_unanswered: How many came while the server did not answer.
         ranges: The Range headers that have come, in order.
-        spoiled_paths: What a request's path must hold to be spoiled.
+        spoiled_paths: The regular expression of the paths that are spoiled.
     """
 
     def __init__(self, upstream_url: str) -> None:
@@ -90,7 +91,7 @@ class FaultyProxy:
         """Count a request; take the fault that waits for it."""
         with self._lock:
             self.num_requests[method] += 1
-            is_meant = self.spoiled_paths in path
+            is_meant = re.search(self.spoiled_paths, path) is not None
             if is_meant and self._faults and self._faults[0][0] == method:
                 return self._faults.popleft()[1]
             return None

@@ -110,8 +110,13 @@ def test_a_spoiled_reply_is_asked_for_again(
 
 @pytest.mark.parametrize("fault", [Fault.CUT_BODY, Fault.RESET_BODY])
 def test_a_body_that_breaks_off_is_asked_for_from_there(
-    s3_store: S3Store, proxy: FaultyProxy, tmp_path: Path, fault: Fault
+    s3_store: S3Store,
+    proxy: FaultyProxy,
+    tmp_path: Path,
+    fault: Fault,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setattr(s3_transfer, "PAUSES_S", (0.01,))  # fewer than faults: what moves goes on
     ref = s3_store.put_bytes("k", DATA)
     proxy.spoil("GET", *3 * [fault])
     assert s3_store.fetch(ref, tmp_path / "downloads").read_bytes() == DATA

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import s3_transfer
 from cluster.storage import ObjectStore
 from densedepth.data.formats import make_reader
 from stages.artifacts import ShardSet
@@ -16,6 +17,7 @@ from stages.shard_check import Damage, check, num_bytes
 from stages.shard_jobs import write_jobs
 from stages.shard_repair import Repair, repair
 from stages.shard_writer import ShardWriter
+from tests.cluster.faulty_proxy import Fault, FaultyProxy
 
 RANGE_M = (0.1, 10.0)
 
@@ -128,6 +130,17 @@ def test_a_tar_without_its_end_is_named(store, shards):
     damage = only(check(store, shards))
     assert damage.problem == "truncated"
     assert "cut after its last sample; 0 of 4 samples are gone" in damage.detail
+
+
+@pytest.mark.s3
+def test_a_line_that_often_breaks_is_no_damage(
+    config, s3_store, proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(s3_transfer, "PAUSES_S", (0.01,))
+    shards = shard_all(config, s3_store, tmp_path)
+    proxy.spoiled_paths = r"\.tar$"
+    proxy.spoil("GET", *6 * [Fault.CUT_BODY])
+    assert check(s3_store, shards) == []
 
 
 def test_missing_objects_are_named_and_made_anew(config, store, shards):
