@@ -174,6 +174,19 @@ def test_a_stale_manifest_is_told_from_a_damaged_one(config, store, shards):
     assert check(store, shards) == []
 
 
+def test_an_index_that_belongs_to_another_tar_is_told(store, shards):
+    split = shards.splits["train"]
+    swapped = split.model_copy(update={"indexes": split.indexes[::-1]})
+    wrong = shards.model_copy(update={"splits": {"train": swapped}})
+    manifest, *tars = check(store, wrong)
+    assert (manifest.what, manifest.problem) == ("manifest", "stale")
+    assert [(d.what, d.problem, d.ref) for d in tars] == [
+        ("shard", "stale", tar) for tar in split.shards
+    ]
+    assert "its index does not fit: 4 samples are not where it says" in tars[0].detail
+    assert list(tars[0].samples) == keys_of(store, shards, 1)
+
+
 def test_a_damaged_index_is_made_of_its_tar(config, store, shards):
     index = shards.splits["train"].indexes[0]
     change(store, index.key, lambda data: data.replace(b"1", b"2", 1))
