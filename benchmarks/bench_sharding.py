@@ -76,6 +76,7 @@ def run_once(root: Path, num_cpus: int) -> dict[str, float]:
 
     project = str(Path(__file__).resolve().parent.parent)
     ray.init(
+        address="local",
         num_cpus=num_cpus,
         include_dashboard=False,
         object_store_memory=80 * 2**20,

@@ -82,6 +82,7 @@ def test_an_empty_list_is_an_empty_split(root: Path):
 def start_ray() -> None:
     """Start a Ray of two CPUs."""
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=80 * 2**20,

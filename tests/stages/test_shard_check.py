@@ -187,6 +187,15 @@ def test_an_index_that_belongs_to_another_tar_is_told(store, shards):
     assert list(tars[0].samples) == keys_of(store, shards, 1)
 
 
+def test_an_index_with_another_count_is_told(store, shards):
+    split = shards.splits["train"].model_copy(update={"num_samples_per_shard": (5, 4)})
+    wrong = shards.model_copy(update={"splits": {"train": split}})
+    manifest, index = check(store, wrong)
+    assert (manifest.what, manifest.problem) == ("manifest", "stale")
+    assert (index.what, index.problem, index.ref) == ("index", "stale", split.indexes[0])
+    assert index.detail == "4 samples where the manifest says 5"
+
+
 def test_a_damaged_index_is_made_of_its_tar(config, store, shards):
     index = shards.splits["train"].indexes[0]
     change(store, index.key, lambda data: data.replace(b"1", b"2", 1))

@@ -109,6 +109,18 @@ def test_nothing_is_fetched_before_it_is_read(s3_store: ObjectStore, tmp_path: P
     assert kept == {split.shards[2].sha256, split.indexes[2].sha256}
 
 
+@pytest.mark.s3
+def test_shards_that_are_announced_come_with_their_indexes(s3_store: ObjectStore, tmp_path: Path):
+    split = publish(s3_store, tmp_path)
+    stored_shards(s3_store, split, tmp_path / "scratch").source.prefetch([4, 1])
+    wanted = {refs[n].sha256 for refs in (split.shards, split.indexes) for n in (4, 1)}
+    deadline, kept = time.monotonic() + 20, set()
+    while kept != wanted:
+        assert time.monotonic() < deadline, "they did not come"
+        time.sleep(0.02)
+        kept = {p.name for p in (tmp_path / "scratch").glob("cache/*") if len(p.name) == 64}
+
+
 @pytest.mark.parametrize("processes", [0, 1])
 @pytest.mark.parametrize("fault", READ_FAULTS)
 @pytest.mark.s3
