@@ -13,7 +13,6 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
@@ -152,27 +151,6 @@ class NodeCache:
         file = FileIO(part.name)  # before others can see and evict it
         os.replace(part.name, path)
         return file
-
-
-@dataclass(frozen=True)
-class CachedObjects:
-    """A sequence of objects by their numbers, such as a split's shards, for a reader of files.
-
-    Attributes:
-        cache: The node's.
-        refs: The objects.
-    """
-
-    cache: NodeCache
-    refs: Sequence[ObjectRef]
-
-    def open(self, number: int) -> FileIO:
-        """Open an object; see :meth:`NodeCache.open`."""
-        return self.cache.open(self.refs[number])
-
-    def prefetch(self, number: int) -> None:
-        """Bring an object to this node in the background."""
-        self.cache.prefetch(self.refs[number])
 
 
 @dataclass

@@ -85,19 +85,18 @@ class S3Store(ObjectStore):
 
     def replace_bytes(self, key: str, data: bytes, expected_sha256: str) -> bool:
         """Write an object if the one there now has this digest, by ``If-Match``."""
-        with s3_errors(self.url_of(key), writing=True):
-            try:
-                found = self._client.get_object(Bucket=self.bucket, Key=self._name(key))
-                # The ETag is that of these very bytes: both come in one reply.
-                if hashlib.sha256(found["Body"].read()).hexdigest() != expected_sha256:
-                    return False
-            except self._client.exceptions.NoSuchKey:
-                return False
-        return self._put_on_condition(key, data, IfMatch=found["ETag"])
+        try:
+            # The ETag is that of these very bytes: both come in one reply.
+            found, etag = self._read(key, lambda reply: (reply["Body"].read(), reply["ETag"]))
+        except ObjectMissing:
+            return False
+        if hashlib.sha256(found).hexdigest() != expected_sha256:
+            return False
+        return self._put_on_condition(key, data, IfMatch=etag)
 
     def get_bytes(self, key: str) -> bytes:
         """Read a whole object into memory."""
-        return self._read(key, lambda body: bytes(body.read()))
+        return self._read(key, lambda reply: bytes(reply["Body"].read()))
 
     def fetch(self, ref: ObjectRef, folder: Path) -> Path:
         """Download an object once to ``folder/<sha256>``."""
@@ -127,7 +126,8 @@ class S3Store(ObjectStore):
                 self.compare(ref, ref.size_bytes, sha256)
                 return
             except ObjectCorrupt:
-                self.verify(ref)  # raises where the object is so, not just what came of it
+                # Raises where the object is so, not just what came of it.
+                patiently(lambda: self.verify(ref))
                 pause_s = next(pauses_s, None)
                 if pause_s is None:
                     raise
@@ -147,7 +147,7 @@ class S3Store(ObjectStore):
         return ObjectInfo(key=key, size_bytes=head["ContentLength"], sha256=sha256_of_head(head))
 
     def _read_sha256(self, key: str) -> str:
-        return self._read(key, lambda body: _copy(body, len))[1]
+        return self._read(key, lambda reply: _copy(reply["Body"], len))[1]
 
     def _list_keys(self, prefix: str) -> Iterator[str]:
         above = f"{self.prefix}/" if self.prefix else ""
@@ -269,14 +269,14 @@ class S3Store(ObjectStore):
             raise
 
     def _read(self, key: str, consume: Callable[[Any], T]) -> T:
-        """Ask for an object and consume its body, again if the body breaks off or is damaged."""
+        """Ask for an object and consume the reply, again if its body breaks off or is damaged."""
         url, pauses_s = self.url_of(key), iter(_PAUSES_S)
         while True:
             try:
                 with s3_errors(url, writing=False):
                     reply = self._client.get_object(Bucket=self.bucket, Key=self._name(key))
-                    with closing(reply["Body"]) as body:
-                        return consume(body)
+                    with closing(reply["Body"]):
+                        return consume(reply)
             except (StoreUnavailable, ObjectCorrupt):
                 pause_s = next(pauses_s, None)
                 if pause_s is None:

@@ -146,7 +146,8 @@ class ObjectStore(ABC):
 
         Raises:
             ObjectMissing: No object has this key.
-            ObjectCorrupt: The bytes are others.
+            ObjectCorrupt: The bytes are others; if they are as many as they should be, the file
+                holds them.
             OSError: The file cannot be written.
         """
 

@@ -128,10 +128,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A line of a list that gave no frame, and why."""
+    """A line of a list that gave no frame, and why.
+
+    Attributes:
+        line: the line, or the frame's name.
+        reason: why it gave none.
+        is_bad: whether data is missing that the list promises, or the line cannot be read; not
+            so where a data set is known to have no depth for a frame.
+    """
 
     line: str
     reason: str
+    is_bad: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cluster.s3_transfer import patiently
 from cluster.storage import ObjectRef, ObjectStore
 from stages.artifacts import ShardSplit
 
@@ -63,7 +64,7 @@ def publish_manifest(store: ObjectStore, manifest: Manifest) -> ShardSplit:
     ref = ObjectRef(
         key=f"manifests/{manifest.split}-{digest[:16]}.json", size_bytes=len(data), sha256=digest
     )
-    if not store.has(ref):
+    if not patiently(lambda: store.has(ref)):
         store.put_bytes(ref.key, data)
     return ShardSplit(
         manifest=ref,

@@ -62,7 +62,11 @@ class ShardConfig(Settings):
     )
     samples_per_shard: int = Field(256, ge=1, description="frames in a tar")
     max_bad_share: float = Field(
-        0.02, ge=0, le=1, description="share of unusable frames above which the stage stops"
+        0.02,
+        ge=0,
+        le=1,
+        description="share of listed frames that are not there, and of frames that cannot be used, "
+        "above which the stage stops",
     )
     max_frames: int | None = Field(None, ge=1, description="frames of each split at most")
 
@@ -111,6 +115,7 @@ def run(config: ShardConfig, services: Services) -> ShardSet:
     reader = _reader(config)
     with tempfile.TemporaryDirectory(prefix="frames-") as folder:
         jobs = _list_frames(config, reader, Path(folder) / "frames")
+        _check_lines(config, jobs)
         results = _write_all(config, services, reader, jobs)
     splits: dict[str, ShardSplit] = {}
     for split in dict.fromkeys(job.split for job in jobs.jobs):
@@ -149,6 +154,19 @@ def _list_frames(config: ShardConfig, reader: Reader, path: Path) -> JobList:
     task = ray.remote(max_calls=1)(write_jobs).options(num_cpus=0, scheduling_strategy=here)
     jobs: JobList = ray.get(task.remote(reader, path, config.samples_per_shard, config.max_frames))
     return jobs
+
+
+def _check_lines(config: ShardConfig, jobs: JobList) -> None:
+    """Stop before the work where too much of what the lists promise is not there."""
+    num_bad = len(jobs.bad_lines)
+    num_lines = jobs.num_listed + num_bad
+    if num_bad > config.max_bad_share * num_lines:
+        first = "; ".join(f"{s.frame}: {s.reason}" for s in jobs.bad_lines[:3])
+        raise DataError(
+            f"{config.root}: {num_bad} of {num_lines} listed frames are not there, more than "
+            f"max_bad_share = {config.max_bad_share}: complete the data set, or shorten its lists. "
+            f"First: {first}"
+        )
 
 
 def _write_all(

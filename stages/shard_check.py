@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from cluster.errors import ObjectMissing
+from cluster.errors import ObjectCorrupt, ObjectMissing
 from cluster.storage import ObjectRef, ObjectStore
 from densedepth.errors import CorruptShardError
 from stages.artifacts import ShardSet, ShardSplit
@@ -84,21 +84,22 @@ def check(
 
 
 @contextmanager
-def as_file(store: ObjectStore, key: str) -> Iterator[Path]:
+def as_file(store: ObjectStore, ref: ObjectRef) -> Iterator[Path]:
     """Give an object's bytes as a file, whatever they are.
 
     Raises:
         ObjectMissing: no object has this key.
     """
-    own = store.own_file(key)
+    info, own = store.stat(ref.key), store.own_file(ref.key)
+    if info is None:
+        raise ObjectMissing(store.url_of(ref.key), "there is no such object")
     if own is not None:
-        if store.stat(key) is None:
-            raise ObjectMissing(store.url_of(key), "there is no such object")
         yield own
         return
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = Path(folder) / "object"
-        path.write_bytes(store.get_bytes(key))
+        with path.open("w+b", buffering=0) as file, suppress(ObjectCorrupt):
+            store.download(ref.model_copy(update={"size_bytes": info.size_bytes}), file)
         yield path
 
 
@@ -165,7 +166,7 @@ def _check_tar(
 ) -> Damage | None:
     ref = ObjectRef(key=entry.key, size_bytes=entry.size_bytes, sha256=entry.sha256)
     try:
-        with as_file(store, ref.key) as path:
+        with as_file(store, ref) as path:
             size_bytes, is_whole = path.stat().st_size, sha256_of(path) == ref.sha256
             bad = _bad_samples(path, index, ref.key)
     except ObjectMissing:

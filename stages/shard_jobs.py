@@ -49,11 +49,15 @@ class JobList:
         path: the file with their frames; of this machine and this run alone.
         jobs: the shards.
         skipped: lines of the lists that gave no frame.
+        num_listed: frames of the lists, also where fewer were asked for.
+        bad_lines: those of ``skipped`` that promise what is not there.
     """
 
     path: Path
     jobs: tuple[ShardJob, ...]
     skipped: tuple[SkippedFrame, ...]
+    num_listed: int
+    bad_lines: tuple[SkippedFrame, ...]
 
     @property
     def num_frames(self) -> int:
@@ -84,6 +88,8 @@ def write_jobs(
     """
     jobs: list[ShardJob] = []
     skipped: list[SkippedFrame] = []
+    bad_lines: list[SkippedFrame] = []
+    num_listed = 0
     with path.open("wb") as file:
         for split in SPLITS:
             try:
@@ -92,13 +98,15 @@ def write_jobs(
                 if split != "val":  # val_fraction = 0 asks for none
                     raise
                 continue
-            skipped += [
-                SkippedFrame(split=split, frame=s.line, reason=s.reason) for s in listing.skipped
-            ]
+            for line in listing.skipped:
+                skipped.append(SkippedFrame(split=split, frame=line.line, reason=line.reason))
+                if line.is_bad:
+                    bad_lines.append(skipped[-1])
+            num_listed += len(listing.frames)
             for frames in _cut(selected(listing.frames, split, max_frames), samples_per_shard):
                 jobs.append(ShardJob(split, len(frames), file.tell()))
                 pickle.dump(frames, file)
-    return JobList(path, tuple(jobs), tuple(skipped))
+    return JobList(path, tuple(jobs), tuple(skipped), num_listed, tuple(bad_lines))
 
 
 def source_marks(reader: Reader, max_frames: int | None) -> dict[str, str]:

@@ -98,7 +98,7 @@ class _Work:
         from densedepth.data.shards import index_shard
 
         entry = next(e for e in self._entries(damage) if e.index == damage.ref)
-        with as_file(self.store, entry.key) as path:
+        with as_file(self.store, entry) as path:
             _require(sha256_of(path), entry, "its tar is damaged too")
             data = index_shard(path).to_bytes()
         _require(hashlib.sha256(data).hexdigest(), damage.ref, "its tar gives another index")

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from densedepth.sample import EncodedSample, Sample
 
 _PAPER, _INK = (255, 255, 255), (20, 20, 20)
-_TILE_PX, _GAP_PX, _LINE_PX, _TEXT_PX, _NUM_COLUMNS = 240, 6, 18, 12, 2
+_SHEET_PX, _GAP_PX, _LINE_PX, _TEXT_PX = 996, 6, 18, 12
+_WIDE = 2.0
+"""Width over height above which a sheet has one column instead of two."""
 _SPARSE = 0.5
 
 
@@ -62,7 +64,8 @@ def contact_sheet(
 ) -> bytes:
     """Draw samples, evenly over a split, colour beside depth, as a PNG.
 
-    Sparse depth is drawn over the darkened picture, its points thickened.
+    Sparse depth is drawn over the darkened picture, its points thickened. Samples stand in two
+    columns, wide ones in one.
 
     Raises:
         StorageError, CorruptShardError: a sample cannot be read.
@@ -83,11 +86,12 @@ def contact_sheet(
         with opened.file:
             samples.append(decode(opened.read(place)))
     min_m, max_m = _range_of(samples)
-    tiles = [_tile(sample, min_m, max_m) for sample in samples]
-    width = 2 * _TILE_PX + 3 * _GAP_PX
-    rows = [tiles[i : i + _NUM_COLUMNS] for i in range(0, len(tiles), _NUM_COLUMNS)]
+    num_columns = 1 if any(s.image.shape[1] > _WIDE * s.image.shape[0] for s in samples) else 2
+    width = _SHEET_PX // num_columns
+    tiles = [_tile(sample, (width - 3 * _GAP_PX) // 2, min_m, max_m) for sample in samples]
+    rows = [tiles[i : i + num_columns] for i in range(0, len(tiles), num_columns)]
     heights = [max(tile.height for tile, _ in row) + _LINE_PX + _GAP_PX for row in rows]
-    canvas = Image.new("RGB", (width * _NUM_COLUMNS, sum(heights) + _LINE_PX + _GAP_PX), _PAPER)
+    canvas = Image.new("RGB", (_SHEET_PX, sum(heights) + _LINE_PX + _GAP_PX), _PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=_TEXT_PX)
     title = (
         f"{shards.dataset} {split}: {count} of {part.num_samples} samples; depth from "
@@ -204,15 +208,15 @@ def _range_of(samples: list[Sample]) -> tuple[float, float]:
     return low, max(high, low * 1.1)
 
 
-def _tile(sample: Sample, min_m: float, max_m: float) -> tuple[Any, str]:
-    """Draw one sample: colour beside depth, and what is written above."""
+def _tile(sample: Sample, width_px: int, min_m: float, max_m: float) -> tuple[Any, str]:
+    """Draw one sample: colour beside depth, each of this width, and what is written above."""
     import numpy as np
     from PIL import Image
 
     from densedepth.pictures import colorize_depth, overlay_depth
 
-    height = max(1, round(_TILE_PX * sample.image.shape[0] / sample.image.shape[1]))
-    size = (_TILE_PX, height)
+    height = max(1, round(width_px * sample.image.shape[0] / sample.image.shape[1]))
+    size = (width_px, height)
     colour = np.asarray(Image.fromarray(sample.image).resize(size, Image.Resampling.BICUBIC))
     measured = sample.depth_m > 0
     if measured.mean() < _SPARSE:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cluster.errors import ObjectMissing, from_os_error
+from cluster.s3_transfer import patiently
 from cluster.storage import ObjectRef, ObjectStore
 from densedepth.errors import BadFrameError, MissingDataError
 from stages.artifacts import SkippedFrame
@@ -78,7 +79,7 @@ class ShardWriter:
             StorageError: it cannot be stored.
         """
         key = f"shard_results/{self.digest(split, frames)}.json"
-        known = self._known(key)
+        known = patiently(lambda: self._known(key))
         if known is not None:
             return known
         with tempfile.TemporaryDirectory(prefix="shard-") as scratch:
@@ -140,6 +141,10 @@ class ShardWriter:
         is_whole = shard is None or (self.store.has(shard) and self.store.has(shard.index))
         return result if is_whole else None
 
+    def _has(self, ref: ObjectRef) -> bool:
+        """Ask the store, for as long as an upload is tried: a restart of it costs no shard."""
+        return patiently(lambda: self.store.has(ref))
+
     def _write_anew(
         self, scratch: Path, split: str, frames: Sequence[Frame], num_threads: int
     ) -> ShardResult:
@@ -150,9 +155,9 @@ class ShardWriter:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         shard = entry_of(digest, path.stat().st_size, index)
-        if not self.store.has(shard):
+        if not self._has(shard):
             self.store.put_file(shard.key, path)
-        if not self.store.has(shard.index):
+        if not self._has(shard.index):
             self.store.put_bytes(shard.index.key, index.to_bytes())
         return ShardResult(shard=shard, is_dense=is_dense, skipped=skipped)
 

@@ -161,16 +161,18 @@ class KittiEigen:
             try:
                 line = parse_kitti_line(text)
             except ValueError as error:
-                builder.skip(text, str(error))
+                builder.skip(text, str(error), is_bad=True)
                 continue
             first, second = (".jpg", ".png") if ".jpg" in text else (".png", ".jpg")
             image = files.find(line.picture + first, raw) or files.find(line.picture + second, raw)
             if image is None:
-                builder.skip(text, f"no picture {raw / line.picture}.png or .jpg")
+                reason = f"no picture {raw / line.picture}.png or .jpg"
+                builder.skip(text, reason, is_bad=True)
                 continue
             depth = _find_depth(line, raw, depth_folders, files)
             if isinstance(depth, str):
-                builder.skip(text, depth)
+                # KITTI has annotated depth for some frames only; a scan was recorded for each.
+                builder.skip(text, depth, is_bad=self.ground_truth == "velodyne")
             else:
                 builder.add(text, line.name, line.drive, image, depth, line.focal_px)
         return builder.build()

@@ -44,9 +44,9 @@ class ListingBuilder:
         self._frames: dict[str, Frame] = {}
         self._skipped: list[Skipped] = []
 
-    def skip(self, line: str, reason: str) -> None:
-        """Note a line that gives no frame."""
-        self._skipped.append(Skipped(line.strip(), reason))
+    def skip(self, line: str, reason: str, *, is_bad: bool = False) -> None:
+        """Note a line that gives no frame; see ``Skipped``."""
+        self._skipped.append(Skipped(line.strip(), reason, is_bad))
 
     def add(
         self,

@@ -107,14 +107,14 @@ def _read_csv(path: Path) -> Listing:
     for line in read_lines(path, "root"):
         row = next(csv.reader([line]))
         if len(row) != 2:
-            builder.skip(line, f"{len(row)} columns instead of 2 (picture, depth)")
+            builder.skip(line, f"{len(row)} columns instead of 2 (picture, depth)", is_bad=True)
             continue
         # Without their first folder the paths hold too where data/ has another name.
         names = [cell.strip().lstrip("/").removeprefix("data/") for cell in row]
         image, depth = (files.find(name, path.parent) for name in names)
         if image is None or depth is None:
             missing = names[0] if image is None else names[1]
-            builder.skip(line, f"no such file: {path.parent / missing}")
+            builder.skip(line, f"no such file: {path.parent / missing}", is_bad=True)
             continue
         key = names[0].rpartition(".")[0]
         builder.add(line, key, room_of(image.parent.name), image, depth)
@@ -195,13 +195,13 @@ def _read_sync_list(path: Path, folders: list[Path]) -> Listing:
             image_name, depth_name = cells[0].lstrip("/"), cells[1].lstrip("/")
             focal_px = float(cells[2]) if len(cells) > 2 else None
         except (IndexError, ValueError):
-            builder.skip(line, "not of the form: picture depth focal")
+            builder.skip(line, "not of the form: picture depth focal", is_bad=True)
             continue
         image, depth = files.find(image_name, *folders), files.find(depth_name, *folders)
         if image is None or depth is None:
             missing = image_name if image is None else depth_name
             places = " or ".join(str(folder) for folder in folders)
-            builder.skip(line, f"no such file: {missing} in {places}")
+            builder.skip(line, f"no such file: {missing} in {places}", is_bad=True)
             continue
         key = image_name.rpartition(".")[0]
         builder.add(line, key, room_of(image.parent.name), image, depth, focal_px)

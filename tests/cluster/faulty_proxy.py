@@ -1,14 +1,15 @@
 """An HTTP proxy that spoils chosen replies of a real server: faults that none makes on demand."""
 
+import re
 import socket
 import struct
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -29,6 +30,23 @@ class Fault(Enum):
     NOT_IMPLEMENTED = auto()  # 501; the server is not asked
 
 
+READ_FAULTS = (
+    Fault.SLOW_DOWN,
+    Fault.RESET_BODY,
+    Fault.CUT_BODY,
+    Fault.FLIP_BIT,
+    Fault.SLOW_BODY,
+    Fault.LOSE_REPLY,
+)
+"""What can happen to a GET that a client must cure."""
+WRITE_FAULTS = (
+    Fault.SLOW_DOWN,
+    Fault.RESET_UPLOAD,
+    Fault.FLIP_UPLOAD,
+    Fault.SLOW_UPLOAD,
+    Fault.LOSE_REPLY,
+)
+"""The same for a PUT."""
 _REFUSALS = {
     Fault.SLOW_DOWN: (503, "SlowDown"),
     Fault.CONFLICT: (409, "ConditionalRequestConflict"),
@@ -49,29 +67,31 @@ class FaultyProxy:
     Attributes:
         url: What AWS_ENDPOINT_URL must be.
         num_requests: How many of each method have come.
+        num_unanswered: How many came while the server did not answer.
         ranges: The Range headers that have come, in order.
-        spoiled_paths: What a request's path must hold to be spoiled.
+        spoiled_paths: The regular expression of the paths that are spoiled.
     """
 
     def __init__(self, upstream_url: str) -> None:
         self.upstream = urlsplit(upstream_url).netloc
         self.num_requests: Counter[str] = Counter()
+        self.num_unanswered = 0
         self.ranges: list[str] = []
         self.spoiled_paths = ""
         self.reply_delay_s = 0.0
-        self._faults: deque[tuple[str, Fault]] = deque()
+        self._faults: deque[tuple[str, Fault | Callable[[], None]]] = deque()
         self._lock = threading.Lock()
         self.url = ""
 
-    def spoil(self, method: str, *faults: Fault) -> None:
-        """Spoil the next replies to this method, in this order."""
+    def spoil(self, method: str, *faults: Fault | Callable[[], None]) -> None:
+        """Spoil the next replies to this method, in this order; a function is called instead."""
         self._faults.extend((method, fault) for fault in faults)
 
-    def next_fault(self, method: str, path: str) -> Fault | None:
+    def next_fault(self, method: str, path: str) -> Fault | Callable[[], None] | None:
         """Count a request; take the fault that waits for it."""
         with self._lock:
             self.num_requests[method] += 1
-            is_meant = self.spoiled_paths in path
+            is_meant = re.search(self.spoiled_paths, path) is not None
             if is_meant and self._faults and self._faults[0][0] == method:
                 return self._faults.popleft()[1]
             return None
@@ -92,6 +112,9 @@ def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
 
         def forward(self) -> None:
             fault = proxy.next_fault(self.command, self.path)
+            if callable(fault):
+                fault()
+                fault = None
             if wanted := self.headers.get("Range"):
                 proxy.ranges.append(wanted)
             size = int(self.headers.get("Content-Length", 0))
@@ -123,6 +146,10 @@ def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
                 upstream.endheaders(body or None)
                 reply = upstream.getresponse()
                 data, headers = reply.read(), reply.getheaders()
+            except (OSError, HTTPException):
+                proxy.num_unanswered += 1
+                self.close_connection = True
+                return
             finally:
                 upstream.close()
             time.sleep(proxy.reply_delay_s)

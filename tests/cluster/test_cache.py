@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cache import CachedObjects, NodeCache
+from cluster.cache import NodeCache
 from cluster.cache_space import CacheSpace, limit_from_environment
 from cluster.errors import NoSpaceLeft, ObjectCorrupt, ObjectMissing, StoreUnwritable
 from cluster.local_store import LocalStore
@@ -201,13 +201,12 @@ def test_readers_of_a_cache_too_small_for_them_all_get_their_bytes_within_the_bo
 
 def test_prefetching_brings_an_object_in_the_background(remote: RemoteStore, tmp_path: Path):
     refs = put(remote, "a", "b", "c")
-    shards = pickle.loads(pickle.dumps(CachedObjects(NodeCache(remote, tmp_path / "cache"), refs)))
+    cache = pickle.loads(pickle.dumps(NodeCache(remote, tmp_path / "cache")))
     for number in (0, 1, 2, 0):
-        shards.prefetch(number)
+        cache.prefetch(refs[number])
     wait_until(lambda: len(kept(tmp_path / "cache")) == 3)
-    with shards.open(1) as file:
-        assert file.read() == b"b" * 1000
-    shards.prefetch(1)
+    assert content(cache, refs[1]) == b"b" * 1000
+    cache.prefetch(refs[1])
     assert sorted(remote.downloads) == ["a", "b", "c"]
 
 

@@ -24,27 +24,11 @@ from cluster.errors import (
 )
 from cluster.s3_store import S3Store
 from cluster.storage import ObjectInfo, ObjectStore, open_store
-from tests.cluster.faulty_proxy import Fault, FaultyProxy
+from tests.cluster.faulty_proxy import READ_FAULTS, WRITE_FAULTS, Fault, FaultyProxy
 from tests.cluster.objects import DATA, at_once, files_below, ref_to, sha256
 from tests.cluster.seaweedfs import seaweedfs_server
 
 pytestmark = pytest.mark.s3
-
-READ_FAULTS = [
-    Fault.CUT_BODY,
-    Fault.RESET_BODY,
-    Fault.FLIP_BIT,
-    Fault.SLOW_BODY,
-    Fault.LOSE_REPLY,
-    Fault.SLOW_DOWN,
-]
-WRITE_FAULTS = [
-    Fault.RESET_UPLOAD,
-    Fault.FLIP_UPLOAD,
-    Fault.SLOW_UPLOAD,
-    Fault.LOSE_REPLY,
-    Fault.SLOW_DOWN,
-]
 
 
 @pytest.fixture
@@ -126,8 +110,13 @@ def test_a_spoiled_reply_is_asked_for_again(
 
 @pytest.mark.parametrize("fault", [Fault.CUT_BODY, Fault.RESET_BODY])
 def test_a_body_that_breaks_off_is_asked_for_from_there(
-    s3_store: S3Store, proxy: FaultyProxy, tmp_path: Path, fault: Fault
+    s3_store: S3Store,
+    proxy: FaultyProxy,
+    tmp_path: Path,
+    fault: Fault,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setattr(s3_transfer, "PAUSES_S", (0.01,))  # fewer than faults: what moves goes on
     ref = s3_store.put_bytes("k", DATA)
     proxy.spoil("GET", *3 * [fault])
     assert s3_store.fetch(ref, tmp_path / "downloads").read_bytes() == DATA
@@ -247,6 +236,25 @@ def test_a_conditional_put_knows_its_own_object_after_a_lost_reply(
     proxy.spoil("PUT", fault)
     assert not s3_store.put_bytes_if_absent("k", b"another's")
     assert s3_store.get_bytes("k") == b"mine again"
+
+
+@pytest.mark.parametrize("fault", READ_FAULTS)
+def test_a_replacement_reads_what_is_there_again_when_the_reply_was_spoiled(
+    s3_store: S3Store, proxy: FaultyProxy, fault: Fault
+):
+    s3_store.put_bytes("k", DATA)
+    proxy.spoil("GET", fault)
+    assert s3_store.replace_bytes("k", b"mine", sha256(DATA))
+    assert s3_store.get_bytes("k") == b"mine"
+
+
+def test_pauses_are_cut_by_chance_so_that_not_all_come_at_once(monkeypatch: pytest.MonkeyPatch):
+    slept_s: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept_s.append)
+    for _ in range(200):
+        s3_transfer.sleep_about(8.0)
+    assert 4.0 <= min(slept_s) < 4.5
+    assert 7.5 < max(slept_s) <= 8.0
 
 
 def test_what_stands_for_a_folder_is_not_listed(s3_store: S3Store):

@@ -9,7 +9,7 @@ import pytest
 from cluster.storage import open_store
 from pipeline.records import latest_record
 from tests.integration.test_pipeline import pipeline
-from tests.stages.test_shard import write_pair
+from tests.stages.raw_frames import write_data_set, write_pair
 
 TRAIN = """
 [train.nyu]
@@ -35,15 +35,6 @@ def preset(folder: Path, root: Path, stages: str = "") -> str:
         f"max_bad_share = 0.2\n{stages}"
     )
     return str(path)
-
-
-def data_set(root: Path) -> Path:
-    """Write a small raw data set in DenseDepth's layout."""
-    train = "".join(write_pair(root, "nyu2_train", n) for n in range(1, 17))
-    test = "".join(write_pair(root, "nyu2_test", n) for n in range(1, 5))
-    (root / "data/nyu2_train.csv").write_text(train)
-    (root / "data/nyu2_test.csv").write_text(test)
-    return root
 
 
 @pytest.mark.parametrize(
@@ -80,7 +71,7 @@ def test_a_misspelt_option_of_rendered_data_is_found_before_anything_is_rendered
 
 
 def test_outputs_on_a_full_or_unwritable_disk_are_named(tmp_path: Path, small_disk: Path):
-    command = preset(tmp_path, data_set(tmp_path / "raw"))
+    command = preset(tmp_path, write_data_set(tmp_path / "raw", 16, 4))
     resize(small_disk, "400k")  # enough to begin, not for MLflow's database
     full = pipeline(small_disk / "outputs", command)
     nowhere = pipeline(Path("/proc/nope"), command)
@@ -95,7 +86,7 @@ def test_outputs_on_a_full_or_unwritable_disk_are_named(tmp_path: Path, small_di
 
 
 def test_an_empty_split_is_named(tmp_path: Path):
-    root = data_set(tmp_path / "raw")
+    root = write_data_set(tmp_path / "raw", 16, 4)
     (root / "data/nyu2_test.csv").write_text("")
     run = pipeline(tmp_path, preset(tmp_path, root))
     assert run.returncode == 3
@@ -104,7 +95,7 @@ def test_an_empty_split_is_named(tmp_path: Path):
 
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path: Path):
-    root = data_set(tmp_path / "raw")
+    root = write_data_set(tmp_path / "raw", 16, 4)
     (tmp_path / "file").write_text("not a folder")
     run = pipeline(tmp_path, preset(tmp_path, root), f"store={tmp_path}/file/store")
     assert run.returncode == 5
@@ -113,7 +104,7 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path):
 
 
 def test_bad_frames_are_told_and_the_rest_goes_on_until_there_are_too_many(tmp_path: Path):
-    root = data_set(tmp_path / "raw")
+    root = write_data_set(tmp_path / "raw", 16, 4)
     place = root / "data/nyu2_train/room_0001_out"
     good = (place / "3.jpg").read_bytes()
     (place / "3.jpg").write_bytes(good[:200])
@@ -156,7 +147,10 @@ def resize(disk: Path, size: str) -> None:
 def test_a_full_disk_is_named_and_with_more_space_the_same_command_goes_on(
     tmp_path: Path, small_disk: Path
 ):
-    command = (preset(tmp_path, data_set(tmp_path / "raw"), TRAIN), f"store={small_disk}/store")
+    command = (
+        preset(tmp_path, write_data_set(tmp_path / "raw", 16, 4), TRAIN),
+        f"store={small_disk}/store",
+    )
     in_sharding = pipeline(tmp_path, *command)
     assert in_sharding.returncode == 1
     resize(small_disk, "2m")  # enough for the shards, not for a checkpoint

@@ -24,7 +24,7 @@ format = "nyu_densedepth"
 root = "outputs:raw/rooms"
 options = { val_fraction = 0.25 }
 min_depth_m = 0.3
-samples_per_shard = 8
+samples_per_shard = 4
 
 [shard.nyu.synthetic]
 num_train_scenes = 16
@@ -80,14 +80,6 @@ def pipeline(
         timeout=800,
         check=False,
     )
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A miniature run that has ended."""
-    outputs = tmp_path_factory.mktemp("outputs")
-    (outputs / "mini.toml").write_text(MINI)
-    return outputs, pipeline(outputs, str(outputs / "mini.toml"))
 
 
 def artifact(outputs: Path, node: str):

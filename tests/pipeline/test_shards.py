@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ import pytest
 from PIL import Image
 
 from cluster.local_store import LocalStore
+from densedepth.data import encode
 from pipeline.fingerprint import Fingerprint
 from pipeline.records import StageRecord, publish_record
 from pipeline.shards import main
 from stages.artifacts import ShardSet
 from stages.shard import ShardConfig
+from stages.shard_view import contact_sheet
 from tests.stages.raw_frames import write_data_set
 from tests.stages.test_shard_check import shard_all
 
@@ -132,6 +135,23 @@ def test_preview_draws_colour_beside_depth(store, tmp_path: Path, capsys):
     assert (picture[-150:-50, 20:220] != 255).any()
     assert run(store, "preview", "--split", "val") == 2
     assert "has no split 'val'; it has train, test" in capsys.readouterr().err
+
+
+def test_wide_pictures_have_a_column_of_their_own(store, shards, tmp_path: Path, monkeypatch):
+    def wide(sample):
+        image, depth_m = np.full((10, 40, 3), 9, np.uint8), np.full((10, 40), 2, np.float32)
+        return replace(decode(sample), image=image, depth_m=depth_m)
+
+    decode = encode.decode
+    monkeypatch.setattr(encode, "decode", wide)
+    sheet = contact_sheet(store, shards, "train", 2, tmp_path)
+    picture = np.asarray(Image.open(io.BytesIO(sheet)))
+    tile_px, height_px = (996 - 3 * 6) // 2, round((996 - 3 * 6) / 2 / 4)
+    assert picture.shape == (18 + 6 + 2 * (height_px + 18 + 6), 996, 3)
+    for first in (18 + 6 + 18, 18 + 6 + 18 + height_px + 6 + 18):
+        rows = picture[first : first + height_px]
+        assert (rows[:, 6 : 6 + tile_px] == 9).all()
+        assert (rows[:, 6 + tile_px + 6 : 996 - 6] != 255).any(axis=2).all()
 
 
 @pytest.mark.parametrize("form", ["files", "tars"])

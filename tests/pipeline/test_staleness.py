@@ -17,7 +17,7 @@ from pipeline.dag import Node, build_graph
 from pipeline.plan import make_plan
 from pipeline.records import StageRecord, publish_record
 from stages.artifacts import ReportFiles
-from tests.integration.test_bad_input import data_set
+from tests.stages.raw_frames import write_data_set
 
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipeline", "stages", "cluster", "densedepth")
@@ -41,7 +41,7 @@ def project(tmp_path: Path, outputs: Path, monkeypatch) -> Path:
         shutil.copytree(PROJECT / package, tmp_path / "code" / package)
     monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path / "code")
     monkeypatch.setenv("DEPTH_OUTPUTS", str(outputs))
-    data_set(tmp_path / "raw")
+    write_data_set(tmp_path / "raw", 16, 4)
     return tmp_path
 
 

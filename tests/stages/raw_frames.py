@@ -19,10 +19,10 @@ def write_pair(root: Path, folder: str, number: int, depth_size=(24, 32)) -> str
     return f"{base}.jpg,{base}.png\n"
 
 
-def write_data_set(root: Path) -> Path:
-    """Write eight training and two test frames with their lists."""
-    train = "".join(write_pair(root, "nyu2_train", n) for n in range(1, 9))
-    test = "".join(write_pair(root, "nyu2_test", n) for n in range(1, 3))
+def write_data_set(root: Path, num_train: int = 8, num_test: int = 2) -> Path:
+    """Write training and test frames with their lists."""
+    train = "".join(write_pair(root, "nyu2_train", n) for n in range(1, num_train + 1))
+    test = "".join(write_pair(root, "nyu2_test", n) for n in range(1, num_test + 1))
     (root / "data/nyu2_train.csv").write_text(train)
     (root / "data/nyu2_test.csv").write_text(test)
     return root

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ def test_a_published_manifest_is_named_by_its_digest_and_says_all(tmp_path: Path
     assert content["shards"][0]["index"]["key"] == "shards/a.json"
     assert entries_of(split) == tuple(SHARDS)
     assert Manifest.model_validate_json(data).to_bytes() == data
+
+
+def test_a_manifest_that_is_there_is_not_written_again(tmp_path: Path):
+    store, manifest = LocalStore(tmp_path), make_manifest("val", (0.5, 10.0), SHARDS)
+    split = publish_manifest(store, manifest)
+    before = (tmp_path / split.manifest.key).stat()
+    assert publish_manifest(store, manifest) == split
+    assert os.path.samestat((tmp_path / split.manifest.key).stat(), before)
 
 
 def test_a_damaged_manifest_is_written_again(tmp_path: Path):

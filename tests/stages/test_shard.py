@@ -82,6 +82,7 @@ def test_an_empty_list_is_an_empty_split(root: Path):
 def start_ray() -> None:
     """Start a Ray of two CPUs."""
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=80 * 2**20,
@@ -167,6 +168,19 @@ def test_bad_frames_are_counted_against_all_frames_and_told(small_ray, root: Pat
     assert all("JPEG" in entry["reason"] for entry in listed)
     with pytest.raises(DataError, match=r"2 of the first \d+ frames \(10 in all\) cannot be used"):
         run(config(root, max_bad_share=0.19, **settings), given)
+
+
+@pytest.mark.cluster
+def test_listed_frames_that_are_not_there_count_too(small_ray, root: Path, tmp_path: Path):
+    settings = {"options": {"val_fraction": 0.0}}
+    (root / "data/nyu2_train/room_0001_out/3.jpg").unlink()
+    given, progress = services(tmp_path)
+    with pytest.raises(DataError, match=r"1 of 10 listed frames are not there, .*3\.jpg"):
+        run(config(root, **settings), given)
+    assert not progress.progress_calls, "nothing was read"
+    shards = run(config(root, max_bad_share=0.1, **settings), given)
+    assert shards.splits["train"].num_samples == 7
+    assert [s.reason.rpartition("/")[2] for s in shards.skipped] == ["3.jpg"]
 
 
 RUN = """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import s3_transfer
 from cluster.storage import ObjectStore
 from densedepth.data.formats import make_reader
 from stages.artifacts import ShardSet
@@ -16,6 +17,7 @@ from stages.shard_check import Damage, check, num_bytes
 from stages.shard_jobs import write_jobs
 from stages.shard_repair import Repair, repair
 from stages.shard_writer import ShardWriter
+from tests.cluster.faulty_proxy import Fault, FaultyProxy
 
 RANGE_M = (0.1, 10.0)
 
@@ -130,6 +132,17 @@ def test_a_tar_without_its_end_is_named(store, shards):
     assert "cut after its last sample; 0 of 4 samples are gone" in damage.detail
 
 
+@pytest.mark.s3
+def test_a_line_that_often_breaks_is_no_damage(
+    config, s3_store, proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(s3_transfer, "PAUSES_S", (0.01,))
+    shards = shard_all(config, s3_store, tmp_path)
+    proxy.spoiled_paths = r"\.tar$"
+    proxy.spoil("GET", *6 * [Fault.CUT_BODY])
+    assert check(s3_store, shards) == []
+
+
 def test_missing_objects_are_named_and_made_anew(config, store, shards):
     split = shards.splits["train"]
     for ref in (split.manifest, split.shards[1], split.indexes[1], split.indexes[0]):
@@ -159,6 +172,28 @@ def test_a_stale_manifest_is_told_from_a_damaged_one(config, store, shards):
     assert only(check(store, shards)).problem == "damaged"
     assert not only(mend(config, store, shards)).problem
     assert check(store, shards) == []
+
+
+def test_an_index_that_belongs_to_another_tar_is_told(store, shards):
+    split = shards.splits["train"]
+    swapped = split.model_copy(update={"indexes": split.indexes[::-1]})
+    wrong = shards.model_copy(update={"splits": {"train": swapped}})
+    manifest, *tars = check(store, wrong)
+    assert (manifest.what, manifest.problem) == ("manifest", "stale")
+    assert [(d.what, d.problem, d.ref) for d in tars] == [
+        ("shard", "stale", tar) for tar in split.shards
+    ]
+    assert "its index does not fit: 4 samples are not where it says" in tars[0].detail
+    assert list(tars[0].samples) == keys_of(store, shards, 1)
+
+
+def test_an_index_with_another_count_is_told(store, shards):
+    split = shards.splits["train"].model_copy(update={"num_samples_per_shard": (5, 4)})
+    wrong = shards.model_copy(update={"splits": {"train": split}})
+    manifest, index = check(store, wrong)
+    assert (manifest.what, manifest.problem) == ("manifest", "stale")
+    assert (index.what, index.problem, index.ref) == ("index", "stale", split.indexes[0])
+    assert index.detail == "4 samples where the manifest says 5"
 
 
 def test_a_damaged_index_is_made_of_its_tar(config, store, shards):

@@ -24,7 +24,8 @@ class Listed:
             Frame(f"{split}-{n}", "room", Path(f"{n}.jpg"), Path(f"{n}.png"))
             for n in range(self.sizes[split])
         )
-        return Listing(frames, (Skipped(f"bad line of {split}", "no such file"),))
+        bad = Skipped(f"bad line of {split}", "no such file", is_bad=True)
+        return Listing(frames, (Skipped(f"known line of {split}", "the list says None"), bad))
 
 
 def keys(frames: Sequence[Frame]) -> list[str]:
@@ -43,7 +44,9 @@ def test_every_frame_is_in_one_shard_and_shards_are_full_but_the_last(tmp_path: 
     assert found["train"] != sorted(found["train"]), "training frames are not mixed"
     assert found["val"] == [f"val-{n}" for n in range(4)]
     assert found["test"] == [f"test-{n}" for n in range(5)]
-    assert [s.frame for s in jobs.skipped] == [f"bad line of {s}" for s in found]
+    lines = [f"{kind} line of {split}" for split in found for kind in ("known", "bad")]
+    assert [s.frame for s in jobs.skipped] == lines
+    assert [s.frame for s in jobs.bad_lines] == lines[1::2]
 
 
 def test_training_frames_keep_their_order_when_others_are_added(tmp_path: Path):
@@ -59,6 +62,7 @@ def test_a_part_of_each_split_can_be_asked_for(tmp_path: Path):
     assert [(j.split, j.num_frames) for j in jobs.jobs] == [
         (split, n) for split in ("train", "val", "test") for n in (2, 1)
     ]
+    assert jobs.num_listed == 19
 
 
 def test_validation_alone_may_be_empty(tmp_path: Path):

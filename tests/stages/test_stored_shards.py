@@ -26,7 +26,7 @@ from stages.artifacts import ShardSplit
 from stages.manifest import make_manifest, publish_manifest
 from stages.shard_writer import entry_of
 from stages.stored_shards import StoredShards, stored_shards
-from tests.cluster.faulty_proxy import Fault, FaultyProxy
+from tests.cluster.faulty_proxy import READ_FAULTS, Fault, FaultyProxy
 from tests.cluster.seaweedfs import seaweedfs_server
 
 NUM_SHARDS, NUM_PER_SHARD = 6, 4
@@ -109,18 +109,20 @@ def test_nothing_is_fetched_before_it_is_read(s3_store: ObjectStore, tmp_path: P
     assert kept == {split.shards[2].sha256, split.indexes[2].sha256}
 
 
+@pytest.mark.s3
+def test_shards_that_are_announced_come_with_their_indexes(s3_store: ObjectStore, tmp_path: Path):
+    split = publish(s3_store, tmp_path)
+    stored_shards(s3_store, split, tmp_path / "scratch").source.prefetch([4, 1])
+    wanted = {refs[n].sha256 for refs in (split.shards, split.indexes) for n in (4, 1)}
+    deadline, kept = time.monotonic() + 20, set()
+    while kept != wanted:
+        assert time.monotonic() < deadline, "they did not come"
+        time.sleep(0.02)
+        kept = {p.name for p in (tmp_path / "scratch").glob("cache/*") if len(p.name) == 64}
+
+
 @pytest.mark.parametrize("processes", [0, 1])
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault.SLOW_DOWN,
-        Fault.RESET_BODY,
-        Fault.CUT_BODY,
-        Fault.FLIP_BIT,
-        Fault.SLOW_BODY,
-        Fault.LOSE_REPLY,
-    ],
-)
+@pytest.mark.parametrize("fault", READ_FAULTS)
 @pytest.mark.s3
 def test_a_faulty_line_does_not_change_what_is_seen(
     s3_store: ObjectStore,

@@ -127,9 +127,11 @@ def test_lines_without_ground_truth_are_skipped_with_the_reason(root):
     assert "neither 'picture depth focal'" in reasons[2]
     assert "image_03" in reasons[3]
     assert "no annotated depth" in reasons[4]
+    assert [skipped.is_bad for skipped in annotated.skipped] == [False, True, True, True, False]
     velodyne = KittiEigen(root, ground_truth="velodyne").list_frames("test")
     assert len(velodyne.frames) == 1  # the first line's; the third repeats it
     assert "no velodyne scan" in velodyne.skipped[-1].reason
+    assert velodyne.skipped[-1].is_bad
 
 
 def test_validation_takes_whole_drives(root):

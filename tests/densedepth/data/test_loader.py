@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from densedepth.augment import sample_seed
+from densedepth.data import order as order_module
 from densedepth.data.batch import Batch, PackedBatch
-from densedepth.data.depth_codec import pack_depth
+from densedepth.data.depth_codec import pack_depth, unpack_depth
 from densedepth.data.encode import encode_image_png
 from densedepth.data.loader import BatchLoader, TrainBatches, ValidationBatches, read_samples
 from densedepth.data.order import EpochOrder
@@ -25,6 +26,12 @@ from densedepth.sample import EncodedSample
 
 NUM_SAMPLES = 22
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks of the order that small data sets have several of."""
+    monkeypatch.setattr(order_module, "BLOCK_SIZE", 64)
 
 
 def picture(number: int, size_px: tuple[int, int] = (32, 64), dtype=np.uint16) -> EncodedSample:
@@ -272,6 +279,23 @@ def test_samples_of_different_sizes_share_a_batch(tmp_path: Path):
     parts = [[picture(n, (32, 64) if n % 2 else (40, 80)) for n in range(8)]]
     for packed in BatchLoader(batches(write_shards(tmp_path, parts))):
         assert_holds_what_its_keys_say(packed.to(CPU))
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_one_map_with_a_hole_among_whole_ones_keeps_its_hole(tmp_path: Path, processes: int):
+    samples = [picture(n) for n in range(4)]
+    units = unpack_depth(samples[2].depth).copy()
+    units[:16] = 0
+    samples[2] = replace(samples[2], depth=pack_depth(units))
+    source = batches(write_shards(tmp_path, [samples]))
+    for packed in BatchLoader(source, loader_processes=processes):
+        batch = packed.to(CPU)
+        for key, depth_m, valid in zip(batch.keys, batch.depth_m, batch.valid, strict=True):
+            expected_m = torch.full((1, 16, 32), 1 + number_of(key) / 100)
+            if key == "s02":
+                expected_m[:, :7] = 0  # the eighth row's filter reaches what was measured
+            assert torch.equal(valid, expected_m > 0)
+            torch.testing.assert_close(depth_m, expected_m)
 
 
 def test_a_batch_that_is_kept_is_not_written_over(shards):

@@ -75,6 +75,7 @@ def test_lines_that_give_no_frame_are_skipped_with_the_reason(tmp_path):
         lines.write("data/nyu2_train/den_0001_out/0.jpg,data/nyu2_train/den_0001_out/0.png\n")
     listing = NyuDenseDepth(tmp_path).list_frames("train")
     reasons = [skipped.reason for skipped in listing.skipped]
+    assert [skipped.is_bad for skipped in listing.skipped] == [True, True, False]
     assert reasons[0].startswith("no such file: ")
     assert reasons[0].endswith("none/1.jpg")
     assert reasons[1:] == ["1 columns instead of 2 (picture, depth)", "listed before"]
@@ -144,6 +145,7 @@ def test_sync_frames_lie_where_bts_unpacks_them_or_in_the_root(tmp_path):
     assert "official_splits" in test.frames[0].depth_path.parts
     assert "no such file: x/rgb_1.jpg in" in test.skipped[0].reason
     assert test.skipped[1].reason == "not of the form: picture depth focal"
+    assert all(skipped.is_bad for skipped in test.skipped[:2])
 
 
 def test_8_bit_depth_in_a_sync_folder_is_a_bad_frame(tmp_path):

@@ -56,6 +56,13 @@ def test_seeds_and_epochs_have_orders_of_their_own():
     assert whole(EpochOrder(sizes, 1, 0)) == whole(EpochOrder(np.array(sizes), 1, 0))
 
 
+def test_blocks_are_shuffled_each_in_its_own_way():
+    order = EpochOrder([48], 1, 0)
+    numbers = order.places(np.arange(48)).numbers.reshape(3, 16) - 16 * np.arange(3)[:, None]
+    assert len({tuple(row) for row in numbers.tolist()}) == 3
+    assert tuple(range(16)) not in {tuple(row) for row in numbers.tolist()}
+
+
 def test_the_order_is_the_one_that_earlier_runs_had():
     """A run that goes on after an update must not see another order."""
     assert EpochOrder([3] * 6, seed=7, epoch=2).shards.tolist() == [1, 2, 4, 0, 5, 3]

@@ -194,7 +194,16 @@ def test_a_tar_of_something_else_is_refused(tmp_path: Path, names: list[str]):
 
 @pytest.mark.parametrize(
     ("facts", "message"),
-    [(b"{}", "height_px"), (b"no", "Expecting value"), (b"[]", "list")],
+    [
+        (b"{}", "height_px"),
+        (b"no", "Expecting value"),
+        (b"[]", "list"),
+        (
+            b'{"height_px": 1, "width_px": 1, "depth_bits": 12, "depth_crc32": 0, '
+            b'"num_measured_px": 1, "depth_unit_m": 1}',
+            "depth_bits = 12, which is neither 8 nor 16",
+        ),
+    ],
 )
 def test_facts_that_lack_something_are_told(tmp_path: Path, facts: bytes, message: str):
     rewrite(tmp_path / "s.tar", ["k.depth.pco", "k.jpg", "k.json"], facts)
