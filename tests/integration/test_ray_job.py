@@ -144,7 +144,8 @@ def test_doctor_asks_the_cluster_whether_it_can_hold_the_request(head: Head) -> 
     assert findings["Ray"]["status"] == "ok"
     assert re.search(r"auto: Ray [\d.]+, 1 nodes, \d+ CPUs, 0 GPUs", findings["Ray"]["found"])
     assert findings["room for train.nyu"]["status"] == "fail"
-    assert "asks for 512 CPUs, 0 GPUs; there are at most" in findings["room for train.nyu"]["found"]
+    found = findings["room for train.nyu"]["found"]
+    assert "asks for 512 times 1 CPUs, 0 GPUs; there is room for 2 of them at most" in found
     assert findings["store"]["status"] == findings["MLflow"]["status"] == "ok"
 
 
