@@ -1,6 +1,7 @@
 """The verbs that look at runs: ``status``, ``list``, ``show``. They read the store, no more."""
 
 import argparse
+import contextlib
 import datetime
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cluster.storage import ObjectStore
-from pipeline.console import STYLES, duration_text
+from pipeline.console import STYLES, duration_text, local_time
 from pipeline.errors import UsageMistake
 from pipeline.launch import store_of
 from pipeline.lease import BEAT_S, DEAD_AFTER_S, Watch, lease_key
@@ -27,7 +28,7 @@ DIED = "died"
 
 
 def status_verb(options: argparse.Namespace) -> int:
-    """Show how a run stands; with ``--follow`` until it has ended."""
+    """Show how a run stands; with ``--follow`` until it has ended, in JSON a line per change."""
     store = store_of(options)
     state = _chosen(store, options.run)
     watch = Watch(store, lease_key(state.run_id))
@@ -38,10 +39,15 @@ def status_verb(options: argparse.Namespace) -> int:
         else:
             Console(width=None, highlight=False).print(_page(state, status))
         return 0
-    with Live(refresh_per_second=4) as live:
+    with contextlib.nullcontext() if options.json else Live(refresh_per_second=4) as live:
+        last = None
         while True:
             status = standing(store, state, watch)
-            live.update(_page(state, status))
+            if live is not None:
+                live.update(_page(state, status))
+            elif (state, status) != last:
+                print_json(_facts(state, status), one_line=True)
+                last = (state, status)
             if status != "running":
                 return 0
             time.sleep(1.0)
@@ -193,11 +199,6 @@ def seconds_of(state: RunState) -> float:
     if state.ended_at:
         ended = datetime.datetime.fromisoformat(state.ended_at)
     return (ended - started).total_seconds()
-
-
-def local_time(iso: str) -> str:
-    """Write a time as the reader's clock shows it."""
-    return f"{datetime.datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _chosen(store: ObjectStore, name: str | None) -> RunState:
