@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cluster.storage import ObjectStore
@@ -32,7 +33,7 @@ def print_plan(run_id: str, plan: Mapping[str, Decision], console: Console | Non
     for name, decision in plan.items():
         took = "" if decision.last_seconds is None else duration_text(decision.last_seconds)
         does = "[cyan]run[/]" if decision.runs else "[green]skip[/]"
-        table.add_row(name, does, decision.reason, took)
+        table.add_row(name, does, escape(decision.reason), took)
     console.print(table)
 
 
@@ -43,6 +44,7 @@ def plan_table(plan: Mapping[str, Decision]) -> list[dict[str, Any]]:
             "stage": name,
             "runs": decision.runs,
             "reason": decision.reason,
+            "causes": list(decision.causes),
             "fingerprint": decision.fingerprint.digest() if decision.fingerprint else None,
             "last_seconds": decision.last_seconds,
         }
