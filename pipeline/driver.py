@@ -220,11 +220,14 @@ class Driver:
             record.mlflow_run_id, "FINISHED", self._parent_id, figures
         )
 
-    def finish(self, failed: bool, cached: list[str]) -> None:
-        """End the run that came to its end."""
+    def finish(self, failed: bool, cached: Mapping[str, StageRecord]) -> None:
+        """End the run that came to its end, and in MLflow what an earlier driver left open."""
         monitor = self.session.monitor
         if cached:
             monitor.set_tags(self._parent_id, {"depth.cached": ", ".join(cached)})
+        own = [r.mlflow_run_id for r in cached.values() if r.run_id == self.run_id]
+        if own:  # such as one that had made a damaged object anew, and died
+            monitor.finish_left(own)
         monitor.finish(self._parent_id, "FAILED" if failed else "FINISHED")
         self._end("failed" if failed else "finished")
 

@@ -97,7 +97,9 @@ class Execution:
                 if not self.driver.is_open and self.driver.settle(self._states):
                     self._open()
                 if self.driver.is_open:
-                    cached = [n for n, s in self._states.items() if s.status == "cached"]
+                    cached = {
+                        n: r for n, r in self.records.items() if self._states[n].status == "cached"
+                    }
                     self.driver.finish(bool(self.failures), cached)
         finally:
             self.driver.close()
