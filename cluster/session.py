@@ -162,7 +162,8 @@ def _connect(config: SessionConfig, address: str | None, environment: dict[str, 
 def _own_signals() -> Iterator[None]:
     """Keep this process's answer to SIGTERM: Ray puts one in its place that kills its processes.
 
-    The monitor among them, before it could mark the runs as KILLED, and it exits with 1.
+    The monitor among them, before it could mark the runs as KILLED, and it exits with 1. While Ray
+    starts, its answer comes first, for it ends what was started, and then this process's own.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -170,6 +171,10 @@ def _own_signals() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit:  # nothing but Ray's answers to SIGTERM exits in there
+        signal.signal(signal.SIGTERM, before)
+        signal.raise_signal(signal.SIGTERM)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -64,11 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except SystemExit as error:
+    except SystemExit:
         if received:  # Ray's waiting puts its own code in the place of ours
             return 128 + received[0]
-        if error.code == signal.SIGTERM:  # received by Ray, while it was starting
-            return 128 + signal.SIGTERM
         raise
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")

@@ -19,7 +19,7 @@ from cluster.storage import ObjectStore
 from pipeline.dag import Node
 from pipeline.errors import RunHeld
 from pipeline.lease import Claims, Holder, Lease, acquire, lease_key, this_process
-from pipeline.records import StageRecord
+from pipeline.records import Failure, StageRecord, note_failure
 from pipeline.retry import patiently
 from pipeline.runs import (
     RunLog,
@@ -220,9 +220,23 @@ class Driver:
             record.mlflow_run_id, "FINISHED", self._parent_id, figures
         )
 
-    def finish(self, failed: bool, cached: Mapping[str, StageRecord]) -> None:
+    def fail_stage(self, services: Services, digest: str, reason: str) -> None:
+        """End a stage that is not tried again; leave why, for later plans."""
+        failure = Failure(
+            node=services.stage,
+            fingerprint=digest,
+            at=now_iso(),
+            run_id=self.run_id,
+            reason=reason[:2000],
+        )
+        note_failure(self.store, failure)
+        self.release(services.stage, digest)
+        services.monitor.finish(services.run_id, "FAILED")
+
+    def finish(self, failed: bool, records: Mapping[str, StageRecord]) -> None:
         """End the run that came to its end, and in MLflow what an earlier driver left open."""
-        monitor = self.session.monitor
+        monitor, stages = self.session.monitor, self.log.state.stages
+        cached = {name: r for name, r in records.items() if stages[name].status == "cached"}
         if cached:
             monitor.set_tags(self._parent_id, {"depth.cached": ", ".join(cached)})
         own = [r.mlflow_run_id for r in cached.values() if r.run_id == self.run_id]

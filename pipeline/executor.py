@@ -15,7 +15,7 @@ from pipeline.dag import Node
 from pipeline.driver import Driver
 from pipeline.errors import StageFailed, StageTimeout
 from pipeline.plan import Decision, decide, not_chosen
-from pipeline.records import Failure, StageRecord, find_record, note_failure, publish_record
+from pipeline.records import StageRecord, find_record, publish_record
 from pipeline.retry import ExecutionConfig, patiently, wait_before_retry_s
 from pipeline.runs import StageState, now_iso
 from pipeline.selection import upstream_of
@@ -97,10 +97,7 @@ class Execution:
                 if not self.driver.is_open and self.driver.settle(self._states):
                     self._open()
                 if self.driver.is_open:
-                    cached = {
-                        n: r for n, r in self.records.items() if self._states[n].status == "cached"
-                    }
-                    self.driver.finish(bool(self.failures), cached)
+                    self.driver.finish(bool(self.failures), self.records)
         finally:
             self.driver.close()
         for failure in self.failures.values():
@@ -287,14 +284,7 @@ class Execution:
             self._set(name, "waits", f"try {tries + 1} in {wait_s:.0f} s after {failure.reason}")
             return
         assert running.decision.fingerprint is not None
-        digest = running.decision.fingerprint.digest()
-        note_failure(
-            self.driver.store,
-            Failure(node=name, fingerprint=digest, at=now_iso(), run_id=self.driver.run_id,
-                    reason=failure.reason[:2000]),
-        )  # fmt: skip
-        self.driver.release(name, digest)
-        services.monitor.finish(services.run_id, "FAILED")
+        self.driver.fail_stage(services, running.decision.fingerprint.digest(), failure.reason)
         self.failures[name] = failure
         self._set(name, "failed", failure.reason)
 

@@ -16,7 +16,14 @@ from pipeline.records import find_record
 from pipeline.runs import RunState, list_runs
 from tests.integration.test_pipeline import MINI, PROJECT, pipeline
 
-WORDS = ("train.nyu.recipe.epochs=12", "train.nyu.recipe.keep=last", "--to", "train")
+WORDS = (
+    "train.nyu.recipe.epochs=12",
+    "train.nyu.recipe.keep=last",
+    "train.nyu.num_workers=1",  # every process that trains imports for seconds
+    "session.num_cpus=2",
+    "--to",
+    "train",
+)
 
 
 def start(outputs: Path, *words: str) -> "subprocess.Popen[str]":
@@ -140,7 +147,10 @@ def test_a_stage_beyond_its_time_limit_is_stopped_and_its_cpus_are_free_again(tm
     settings = (
         'execution.time_limits_s={"train.nyu" = 25}',
         "train.nyu.recipe.epochs=4000",
-        "ablate.nyu.recipe.epochs=1",
+        "ablate.nyu.studies={}",
+        "ablate.nyu.num_workers=0",
+        "ablate.nyu.cpus_per_worker=2",
+        "ablate.nyu.max_concurrent_trials=1",
         "session.num_cpus=2",
     )
     words = ["run", str(outputs / "mini.toml"), "--to", "train,ablate", "--keep-going"]
