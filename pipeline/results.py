@@ -11,6 +11,7 @@ from rich.table import Table
 from cluster.storage import ObjectStore
 from pipeline.config import PipelineConfig
 from pipeline.console import duration_text
+from pipeline.output import console as plain_console
 from pipeline.plan import Decision
 from pipeline.records import StageRecord
 
@@ -26,7 +27,7 @@ METRICS = {
 
 def print_plan(run_id: str, plan: Mapping[str, Decision], console: Console | None = None) -> None:
     """Say what would run, why, and how long it took last time."""
-    console = console or Console()
+    console = console or plain_console()
     table = Table(title=f"Plan of {run_id}", box=None, title_justify="left", pad_edge=False)
     for heading in ("stage", "would", "why", "took last time"):
         table.add_column(heading)
