@@ -149,6 +149,7 @@ def _connect(config: SessionConfig, address: str | None, environment: dict[str, 
         # No one takes this machine away: save each training the process that watches for it.
         environment["env_vars"]["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
         _start_here(
+            address="local",  # else Ray joins whatever somebody else started on this machine
             num_cpus=config.num_cpus,
             include_dashboard=False,
             object_store_memory=config.object_store_mb * 2**20,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
@@ -16,7 +16,7 @@ from pipeline.console import STYLES, duration_text, local_time
 from pipeline.errors import UsageMistake
 from pipeline.launch import store_of
 from pipeline.lease import BEAT_S, DEAD_AFTER_S, Watch, lease_key
-from pipeline.output import make_table, print_json, print_table
+from pipeline.output import console, make_table, print_json, print_table
 from pipeline.records import StageRecord, find_record
 from pipeline.results import METRICS
 from pipeline.runs import RunState, is_alive, list_runs, load_events, load_run
@@ -37,7 +37,7 @@ def status_verb(options: argparse.Namespace) -> int:
         if options.json:
             print_json(_facts(state, status))
         else:
-            Console(width=None, highlight=False).print(_page(state, status))
+            console().print(_page(state, status))
         return 0
     with contextlib.nullcontext() if options.json else Live(refresh_per_second=4) as live:
         last = None
@@ -77,7 +77,7 @@ def list_verb(options: argparse.Namespace) -> int:
         print_json(rows)
         return 0
     if not rows:
-        Console(highlight=False).print(f"no runs yet in {store.url}", soft_wrap=True)
+        console().print(f"no runs yet in {store.url}", soft_wrap=True)
         return 0
     print_table(
         f"{len(rows)} run{'s' if len(rows) != 1 else ''} in {store.url}",
@@ -120,17 +120,17 @@ def show_verb(options: argparse.Namespace) -> int:
         facts["config"] = state.config
         print_json(facts)
         return 0
-    console = Console(highlight=False)
-    console.print(_page(state, status))
+    out = console()
+    out.print(_page(state, status))
     rows = [
         (name, f"{len(record.artifact.objects())}", _short(record.artifact.summary()))
         for name, record in records.items()
     ]
     if rows:
-        console.print()
+        out.print()
         print_table("Results", ("stage", "objects", "figures"), rows)
     if options.events:
-        console.print()
+        out.print()
         events = load_events(store, state)
         print_table(
             "Events",
@@ -141,7 +141,7 @@ def show_verb(options: argparse.Namespace) -> int:
             ],
         )
     if options.config:
-        console.print()
+        out.print()
         print_json(state.config)
     return 0
 

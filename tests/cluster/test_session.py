@@ -87,6 +87,8 @@ def test_sigterm_while_ray_starts_is_answered_by_this_process_after_ray(monkeypa
         sys.exit(128 + number)
 
     def init(**arguments: object) -> None:
+        assert arguments["address"] == "local"  # a Ray of its own, also where another one runs
+
         def rays(number: int, frame: object) -> None:
             answers.append("Ray's")
             sys.exit(1)

@@ -138,6 +138,9 @@ def test_a_diff_between_attempts_shows_changed_code(store, capsys, monkeypatch):
     execute(graph(), store, run_id="three")
     code = told(capsys, "diff", "three@1", "three@2")["code"]
     assert {"name": "a densedepth/losses.py", "old": "11", "new": "22", "note": ""} in code
+    execute(graph(), store, run_id="three", last=["b"], force=[])
+    code = told(capsys, "diff", "three@2", "three@3")["code"]
+    assert code == []  # not the code of stages that only one of the two has done
 
 
 def test_verify_reads_everything_and_names_what_is_damaged(store, capsys):
