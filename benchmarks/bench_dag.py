@@ -226,6 +226,13 @@ def execute(repeats: int, num_long: int, peers: list[Peer], folder: Path, head: 
             f"  {name:<32} {1e3 * median_s:7.0f} ms  ({1e3 * min(samples_s):.0f} to "
             f"{1e3 * max(samples_s):.0f})  {median_s / ours_s:5.1f} x ours"
         )
+    for peer in peers:
+        peer_s = statistics.median(each_s[peer.name])
+        word = "met" if ours_s < peer_s else "MISSED"
+        print(
+            f"  target {word}: one more stage {1e3 * ours_s:.0f} ms, ahead of {peer.name}'s "
+            f"{1e3 * peer_s:.0f} ms"
+        )
 
 
 def main() -> None:

@@ -215,6 +215,10 @@ class MonitorHandle:
         """Log figures of a run to its parent's summary, then end it."""
         self._wait("track", "finish_child", run_id, status, parent_id, dict(figures))
 
+    def finish_left(self, run_ids: Sequence[str]) -> None:
+        """End runs whose results stand, where an earlier driver left them open."""
+        self._wait("track", "finish_left", list(run_ids))
+
     def finish_all(self, status: str) -> None:
         """End every run of this pipeline run that has not ended."""
         self._wait("track", "finish_all", status)

@@ -31,16 +31,17 @@ print(json.dumps({
 _RAY = """
 import json, sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
+def table(resources):
+    return {k: resources.get(k, 0) for k in ("CPU", "GPU")}
 try:  # what an autoscaler may grow to; Ray has no public way to ask
-    most = ray._private.state.state.get_max_resources_from_cluster_config()
+    groups = ray._private.state.state.get_cluster_config().node_group_configs
+    grows = [[table(dict(g.resources)), g.max_count] for g in groups]
 except Exception:
-    most = None
-nodes = [n for n in ray.nodes() if n["Alive"]]
+    grows = []
 print(json.dumps({
     "version": ray.__version__,
-    "num_nodes": len(nodes),
-    "now": {k: ray.cluster_resources().get(k, 0) for k in ("CPU", "GPU")},
-    "most": most,
+    "nodes": [table(n["Resources"]) for n in ray.nodes() if n["Alive"]],
+    "grows": grows,
 }))
 """
 
@@ -59,7 +60,11 @@ def torch_facts() -> dict[str, Any]:
 
 
 def ray_facts(address: str) -> dict[str, Any]:
-    """Return version, nodes and resources of a cluster, now and as far as it may grow.
+    """Return a cluster's version, nodes, and what it may grow to.
+
+    Returns:
+        ``version``; ``nodes``: CPUs and GPUs of each node that lives; ``grows``: the CPUs and GPUs
+        of each kind of node that may join, and how many may, -1 = any number.
 
     Raises:
         ProbeError: nothing answers at this address.

@@ -149,7 +149,7 @@ def _connect(config: SessionConfig, address: str | None, environment: dict[str, 
         # No one takes this machine away: save each training the process that watches for it.
         environment["env_vars"]["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
         _start_here(
-            address="local",  # not one that somebody else started on this machine
+            address="local",  # else Ray joins whatever somebody else started on this machine
             num_cpus=config.num_cpus,
             include_dashboard=False,
             object_store_memory=config.object_store_mb * 2**20,
@@ -163,7 +163,8 @@ def _connect(config: SessionConfig, address: str | None, environment: dict[str, 
 def _own_signals() -> Iterator[None]:
     """Keep this process's answer to SIGTERM: Ray puts one in its place that kills its processes.
 
-    The monitor among them, before it could mark the runs as KILLED, and it exits with 1.
+    The monitor among them, before it could mark the runs as KILLED, and it exits with 1. While Ray
+    starts, its answer comes first, for it ends what was started, and then this process's own.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -171,6 +172,10 @@ def _own_signals() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit:  # nothing but Ray's answers to SIGTERM exits in there
+        signal.signal(signal.SIGTERM, before)
+        signal.raise_signal(signal.SIGTERM)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from cluster.errors import ObjectCorrupt, ObjectMissing, StoreUnwritable
 
 RESERVED_NAME = ".objectstore"
+PROBE_PREFIX = "write-probe-"
 _SEGMENT = re.compile(r"[A-Za-z0-9_.=+@,!-]{1,200}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
@@ -226,7 +227,7 @@ class ObjectStore(ABC):
                 conditional put, on which locks rest.
             StoreUnavailable: It does not answer.
         """
-        key, data = f"write-probe-{uuid.uuid4().hex}", uuid.uuid4().bytes
+        key, data = f"{PROBE_PREFIX}{uuid.uuid4().hex}", uuid.uuid4().bytes
         wrote = self.put_bytes_if_absent(key, data)
         try:
             came_back = wrote and self.get_bytes(key) == data

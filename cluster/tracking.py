@@ -255,6 +255,12 @@ class Tracker:
         self._client.set_terminated(run_id, status)
         self._open_runs.discard(run_id)
 
+    def finish_left(self, run_ids: Sequence[str]) -> None:
+        """End runs as FINISHED whose results stand, where an earlier driver left them open."""
+        for run_id in run_ids:
+            if self._client.get_run(run_id).info.status != "FINISHED":
+                self.finish(run_id, "FINISHED")
+
     def finish_child(
         self, run_id: str, status: str, parent_id: str, figures: Mapping[str, float]
     ) -> None:

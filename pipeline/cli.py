@@ -64,11 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except SystemExit as error:
+    except SystemExit:
         if received:  # Ray's waiting puts its own code in the place of ours
             return 128 + received[0]
-        if error.code == signal.SIGTERM:  # received by Ray, while it was starting
-            return 128 + signal.SIGTERM
         raise
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")
@@ -93,8 +91,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         parser.error(f"{options.verb} does not know {' '.join(wrong)}")
     if takes_overrides:
         options.overrides += [*rest, *options.set]
-        if "=" in options.preset:
-            options.preset, options.overrides = "demo", [options.preset, *options.overrides]
+        if options.preset and "=" in options.preset:
+            options.preset, options.overrides = None, [options.preset, *options.overrides]
+        options.preset = options.preset or "demo"
     return options
 
 
@@ -121,8 +120,7 @@ def _configuration(parser: Any) -> None:
         parser.add_argument(
             "preset",
             nargs="?",
-            default="demo",
-            help=f"{', '.join(preset_names())}, or a .toml file",
+            help=f"{', '.join(preset_names())}, or a .toml file; default: demo",
         ),
         "presets",
     )
@@ -231,11 +229,12 @@ def _graph_arguments(parser: Any) -> None:
     parser.add_argument(
         "--run", metavar="RUN", default="", help="states of this run, not of a plan"
     )
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
         "--format", choices=("terminal", "mermaid", "html"), default="terminal", help="how to draw"
     )
+    _json(form)
     parser.add_argument("--output", metavar="FILE", default="", help="write it there")
-    _json(parser)
 
 
 def _gc_arguments(parser: Any) -> None:
@@ -275,10 +274,10 @@ _ARGUMENTS: dict[str, Callable[[Any], None]] = {
 def _complete(action: Any, what: str) -> None:
     """Say what completes an argument; looked up when a shell asks."""
 
-    def completer(**_: Any) -> list[str]:
+    def completer(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
         from pipeline.completion import candidates
 
-        return candidates(what)
+        return candidates(what, getattr(parsed_args, "preset", None))
 
     action.completer = completer
 

@@ -46,11 +46,16 @@ def differences(
         ``config``, ``data``, ``code``, ``libraries``, ``metrics``: rows of name, old, new, note.
     """
     before, after = records_of(store, old), records_of(store, new)
+    # What a stage was made by says nothing beside a run that has not done it.
+    both = [
+        {name: record for name, record in records.items() if name in before and name in after}
+        for records in (before, after)
+    ]
     return {
         "config": _changed(flat(old.config), flat(new.config)),
         "data": _changed(_data(before), _data(after)),
-        "code": _changed(_code(old, before), _code(new, after)),
-        "libraries": _changed(_libraries(before), _libraries(after)),
+        "code": _changed(_code(old, both[0]), _code(new, both[1])),
+        "libraries": _changed(_libraries(both[0]), _libraries(both[1])),
         "metrics": _metrics(before, after),
     }
 

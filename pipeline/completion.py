@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import sys
 
-from pipeline.config import load_config, outputs_root, preset_names
+from pipeline.config import load_config, outputs_root, preset_names, read_preset
 from pipeline.dag import build_graph
 from pipeline.errors import PipelineError
 
@@ -20,16 +20,30 @@ def completion_verb(options: argparse.Namespace) -> int:
     return 0
 
 
-def candidates(what: str) -> list[str]:
-    """Return what may stand for a preset, a stage or a run; nothing where that cannot be read."""
+def candidates(what: str, preset: str | None = None) -> list[str]:
+    """Return what may stand for a preset, a stage or a run; nothing where that cannot be read.
+
+    Args:
+        what: ``presets``, ``stages`` or ``runs``.
+        preset: the one that the line names, whose stages are meant; None = those of all presets.
+    """
     if what == "presets":
         return preset_names()
-    with contextlib.suppress(PipelineError, OSError):
-        if what == "stages":
-            graph = build_graph(load_config("demo"))
-            return sorted({*graph, *(name.partition(".")[0] for name in graph)})
+    if what == "stages":
+        presets = [preset] if preset else preset_names()
+        names = {name for each in presets for name in _stages(each)}
+        return sorted(names | {name.partition(".")[0] for name in names})
+    with contextlib.suppress(OSError):
         if what == "runs":
             # The default store only: a shell that waits for a network is worse than none.
             folder = outputs_root() / "store" / "runs"
             return sorted(path.name for path in folder.iterdir())
+    return []
+
+
+def _stages(preset: str) -> list[str]:
+    """Return a preset's stages, though it lacks what a run needs, such as where the data is."""
+    with contextlib.suppress(PipelineError, OSError):
+        branches = read_preset(preset).get("shard", {})
+        return list(build_graph(load_config(preset, [f"shard.{b}.root=." for b in branches])))
     return []

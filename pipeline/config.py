@@ -95,7 +95,7 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> PipelineConfig:
     Raises:
         ConfigMistakes: with every mistake in preset and overrides.
     """
-    data = _read_preset(preset)
+    data = read_preset(preset)
     mistakes = [m for text in overrides if (m := _apply(data, text))]
     _inherit_recipe(data)
     _fill_places(data)
@@ -131,7 +131,12 @@ def _validated(data: dict[str, Any], mistakes: list[Mistake]) -> PipelineConfig:
     return config
 
 
-def _read_preset(preset: str) -> dict[str, Any]:
+def read_preset(preset: str) -> dict[str, Any]:
+    """Read a preset's file as it stands.
+
+    Raises:
+        ConfigMistakes: there is none, or it is not TOML.
+    """
     path = Path(preset) if preset.endswith(".toml") else PRESETS / f"{preset}.toml"
     if not path.is_file():
         known = preset_names()

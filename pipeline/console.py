@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: live bars on a terminal, plain lines in a log."""
 
+import datetime
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -109,6 +110,11 @@ def progress_text(progress: Any) -> str:
     text = f"  {progress.text}" if progress.text else ""
     bar = "━" * filled + "─" * (20 - filled)
     return f"{bar} {progress.done:g}/{progress.total:g} {progress.unit}{eta}{text}"
+
+
+def local_time(iso: str) -> str:
+    """Write a time as the reader's clock shows it."""
+    return f"{datetime.datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def duration_text(seconds: float) -> str:

@@ -1,13 +1,14 @@
 """The verb ``doctor``: whether a configuration can run here, before it does."""
 
 import argparse
+import contextlib
 import importlib.metadata
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,14 @@ from cluster.errors import ClusterError
 from cluster.probes import ProbeError, check_tracking, ray_facts, torch_facts
 from cluster.session import PROJECT_ROOT, cluster_address
 from cluster.storage import open_store
-from densedepth.errors import DepthError
+from densedepth.errors import DepthError, EmptySplitError
 from pipeline.config import PipelineConfig, load_config, outputs_root
 from pipeline.dag import Node, build_graph
 from pipeline.errors import FINDINGS
 from pipeline.fingerprint import raw_sources
 from pipeline.output import print_json, print_table
+from stages.shard import ShardConfig
+from stages.shard_jobs import SPLITS
 
 LIBRARIES = ("torch", "torchvision", "ray", "webdataset", "mlflow", "boto3", "numpy", "pydantic")
 LOW_DISK_GB = 20.0
@@ -79,17 +82,37 @@ def examine(config: PipelineConfig, say: Callable[[str], None]) -> Iterator[Find
             yield _sources(node)
 
 
-def needs_of(node: Node) -> tuple[float, int | None]:
-    """Return the CPUs that a stage asks for at once, and the GPUs; None = those that there are."""
+@dataclass(frozen=True)
+class Request:
+    """What a stage asks for at once: equal bundles, each of them of one node.
+
+    Attributes:
+        num_bundles: the workers of a training; else 1.
+        bundle: CPUs and GPUs of each; a GPU that is only taken where there is one does not count.
+    """
+
+    num_bundles: int
+    bundle: Mapping[str, float]
+
+    def room_on(self, node: Mapping[str, float]) -> int:
+        """Return how many bundles a node can hold that does nothing else."""
+        return min(int(node[k] / wanted + 1e-9) for k, wanted in self.bundle.items() if wanted)
+
+    def __str__(self) -> str:
+        times = f"{self.num_bundles} times " if self.num_bundles > 1 else ""
+        return times + _sum(self.bundle)
+
+
+def request_of(node: Node) -> Request:
+    """Return what a stage asks for."""
     config: Any = node.config
     stage = node.name.partition(".")[0]
     if stage in ("train", "ablate"):
-        workers = max(1, config.num_workers)
-        gpus = {True: workers, False: 0}.get(config.use_gpu)
-        return workers * config.cpus_per_worker, gpus
+        bundle = {"CPU": config.cpus_per_worker, "GPU": float(config.use_gpu is True)}
+        return Request(max(1, config.num_workers), bundle)
     if stage == "evaluate":
-        return float(config.num_cpus), {True: 1, False: 0}.get(config.use_gpu)
-    return 1.0, 0
+        return Request(1, {"CPU": float(config.num_cpus), "GPU": float(config.use_gpu is True)})
+    return Request(1, {"CPU": 1.0, "GPU": 0.0})
 
 
 def _python() -> Finding:
@@ -145,7 +168,7 @@ def _ray(config: PipelineConfig, graph: Mapping[str, Node], num_gpus: int) -> It
     address = cluster_address(config.session)
     if address is None:
         cpus = float(config.session.num_cpus or os.cpu_count() or 1)
-        now = most = {"CPU": cpus, "GPU": float(num_gpus)}
+        nodes, grows = [{"CPU": cpus, "GPU": float(num_gpus)}], []
         yield Finding("Ray", "ok", f"one is started here: {cpus:g} CPUs, {num_gpus} GPUs")
     else:
         try:
@@ -154,24 +177,52 @@ def _ray(config: PipelineConfig, graph: Mapping[str, Node], num_gpus: int) -> It
             advice = "check session.address, RAY_ADDRESS and RAY_AUTH_MODE (docs/operations.md)"
             yield Finding("Ray", "fail", f"{address}: {error}", advice)
             return
-        now = facts["now"]
-        most = {k: max(now[k], (facts["most"] or {}).get(k, 0)) for k in now}
-        found = f"{address}: Ray {facts['version']}, {facts['num_nodes']} nodes, {_sum(now)}"
-        yield Finding("Ray", "ok", found + (f", grows to {_sum(most)}" if most != now else ""))
+        nodes, grows = facts["nodes"], facts["grows"]
+        found = f"{address}: Ray {facts['version']}, {len(nodes)} nodes, {_total(nodes)}"
+        kinds = ", ".join(f"{'any' if n < 0 else n} of {_sum(kind)}" for kind, n in grows)
+        yield Finding("Ray", "ok", found + (f"; grows to {kinds}" if kinds else ""))
     fits = True
     for name, node in graph.items():
-        cpus, gpus = needs_of(node)
-        wanted = {"CPU": cpus, "GPU": float(gpus or 0)}
-        if any(wanted[k] > most[k] for k in wanted):
-            fits = False
-            advice = "lower num_workers, cpus_per_worker or num_cpus, or take a larger cluster"
-            found = f"asks for {_sum(wanted)}; there are at most {_sum(most)}"
-            yield Finding(f"room for {name}", "fail", found, advice)
-        elif any(wanted[k] > now[k] for k in wanted):
-            found = f"asks for {_sum(wanted)}; the cluster must grow first, now {_sum(now)}"
-            yield Finding(f"room for {name}", "warn", found)
+        finding = room_for(request_of(node), nodes, grows)
+        if finding is not None:
+            fits = fits and finding.status != "fail"
+            yield replace(finding, check=f"room for {name}")
     if fits:
         yield Finding("room", "ok", "every stage fits")
+
+
+def room_for(
+    request: Request,
+    nodes: Sequence[Mapping[str, float]],
+    grows: Sequence[tuple[Mapping[str, float], int]],
+) -> Finding | None:
+    """Say what keeps a cluster that does nothing else from holding a request; None if it has room.
+
+    Args:
+        request: what a stage asks for.
+        nodes: CPUs and GPUs of each node that there is.
+        grows: kinds of nodes that it may grow to, and how many of each; -1 = any number.
+    """
+    now = sum(request.room_on(node) for node in nodes)
+    grown = sum(
+        request.room_on(kind) * (request.num_bundles if most < 0 else most) for kind, most in grows
+    )
+    if now >= request.num_bundles:
+        return None
+    if grown >= request.num_bundles:
+        found = f"asks for {request}; the cluster must grow first, now {_total(nodes)}"
+        return Finding("room", "warn", found)
+    advice = "lower num_workers, cpus_per_worker or num_cpus, or take a larger cluster"
+    if max(now, grown) == 0:
+        kinds = dict.fromkeys(_sum(kind) for kind in (*nodes, *(kind for kind, _ in grows)))
+        found = f"asks for {request}; no node has as much, only {' / '.join(kinds)}"
+    else:
+        found = f"asks for {request}; there is room for {max(now, grown)} of them at most"
+    return Finding("room", "fail", found, advice)
+
+
+def _total(nodes: Sequence[Mapping[str, float]]) -> str:
+    return _sum({k: sum(node[k] for node in nodes) for k in ("CPU", "GPU")})
 
 
 def _sum(resources: Mapping[str, float]) -> str:
@@ -213,8 +264,25 @@ def _sources(node: Node) -> Finding:
         return Finding(check, "fail", str(error), "docs/datasets.md says what must be there")
     if getattr(node.config, "synthetic", None):
         return Finding(check, "ok", "rendered scenes, made by the stage")
+    skipped = _skipped(node.config) if isinstance(node.config, ShardConfig) else []
     if missing := [path for path, mark in marks.items() if mark == "missing"]:
         found = f"{len(missing)} of {len(marks)} files are missing, first {missing[0]}"
         return Finding(check, "warn", found, "the stage stops above max_bad_share")
     found = f"{len(marks)} files" if marks else "none but what is downloaded"
+    if skipped:
+        first = f"{skipped[0].line!r}: {skipped[0].reason}"
+        found += f"; {len(skipped)} listed frames are left out, the first {first}"
+        return Finding(check, "warn", found, "docs/datasets.md says what must be there")
     return Finding(check, "ok", found)
+
+
+def _skipped(config: ShardConfig) -> list[Any]:
+    """Return the lines of a raw data set's lists that give no frame, each with why."""
+    from densedepth.data.formats import make_reader
+
+    reader = make_reader(config.format, config.root, **config.options)
+    found: list[Any] = []
+    for split in SPLITS:
+        with contextlib.suppress(EmptySplitError):  # none asked for: else its marks had failed
+            found += reader.list_frames(split).skipped
+    return found

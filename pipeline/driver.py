@@ -1,7 +1,7 @@
 """What a run holds of the outside world while it works: lease, Ray, MLflow, its own log.
 
-Opened when the first stage has to run: a run in which everything is up to date opens nothing and
-writes nothing.
+Opened when the first stage has to run: a run in which everything is up to date opens nothing. It
+leaves a state, unless its last attempt's says the same.
 """
 
 import contextlib
@@ -19,9 +19,17 @@ from cluster.storage import ObjectStore
 from pipeline.dag import Node
 from pipeline.errors import RunHeld
 from pipeline.lease import Claims, Holder, Lease, acquire, lease_key, this_process
-from pipeline.records import StageRecord
+from pipeline.records import Failure, StageRecord, note_failure
 from pipeline.retry import patiently
-from pipeline.runs import RunLog, RunState, StageState, load_attempts, next_attempt, now_iso
+from pipeline.runs import (
+    RunLog,
+    RunState,
+    StageState,
+    last_attempt,
+    leave_state,
+    next_attempt,
+    now_iso,
+)
 
 SWEEP_KEY = "sweep/lease"
 """Lease of ``gc --delete``, during which no run begins."""
@@ -90,18 +98,7 @@ class Driver:
         self._lease, self._claims = lease, Claims(self.store, me)
         self._stack.callback(lease.release)
         self._stack.callback(self._claims.release_all)
-        state = RunState(
-            run_id=self.run_id,
-            attempt=next_attempt(self.store, self.run_id),
-            started_at=now_iso(),
-            owner=me.owner,
-            host=me.host,
-            pid=me.pid,
-            config=dict(self.config),
-            tags=dict(self.tags),
-            stages=dict(stages),
-            **self.plan,
-        )
+        state = self._new_state(me, stages)
         self._log = RunLog(self.store, state)
         self._log.event("run started", attempt=state.attempt, host=me.host, pid=me.pid)
         self._session = self._stack.enter_context(self.open_session())
@@ -112,7 +109,7 @@ class Driver:
 
     def _take_lease(self, me: Holder) -> Lease:
         """Take the run's lease at a moment when nobody sweeps the store."""
-        told = False
+        told, pause_s = False, 1.0
         while True:
             sweeper = acquire(self.store, SWEEP_KEY, me, wait=False, say=self.say)
             if isinstance(sweeper, Holder):  # else a driver that begins, which takes a moment
@@ -134,14 +131,41 @@ class Driver:
             if not told:
                 self.say(f"waiting: {lease} works on it")
                 told = True
-            time.sleep(1.0)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 5.0)
 
-    def was_left_unfinished(self) -> bool:
-        """Whether the run's last attempt did not end well, although nothing is left to do."""
-        attempts = load_attempts(self.store, self.run_id)
-        if not attempts or attempts[-1].status == "finished":
-            return False
-        return set(attempts[-1].chosen) <= set(self.plan.get("chosen", ()))
+    def _new_state(self, me: Holder, stages: Mapping[str, StageState]) -> RunState:
+        return RunState(
+            run_id=self.run_id,
+            attempt=next_attempt(self.store, self.run_id),
+            started_at=now_iso(),
+            owner=me.owner,
+            host=me.host,
+            pid=me.pid,
+            config=dict(self.config),
+            tags=dict(self.tags),
+            stages=dict(stages),
+            **self.plan,
+        )
+
+    def settle(self, stages: Mapping[str, StageState]) -> bool:
+        """Leave a state where nothing had to run, unless the last attempt's says the same.
+
+        Returns:
+            Whether the last attempt did not end well: its MLflow run is still to be ended.
+        """
+        last = last_attempt(self.store, self.run_id)
+        chosen = set(self.plan.get("chosen", ()))
+        if last is not None and last.status != "finished" and set(last.chosen) <= chosen:
+            return True
+        known = {} if last is None else {n: s.fingerprint for n, s in last.stages.items()}
+        if any(s.fingerprint not in ("", known.get(n)) for n, s in stages.items()):
+            state = self._new_state(this_process(self.run_id), stages)
+            with contextlib.suppress(
+                ClusterError
+            ):  # who has nothing to do need not be able to write
+                leave_state(self.store, state)
+        return False
 
     def check_lease(self) -> None:
         """Make sure that this driver still is the run's.
@@ -196,11 +220,28 @@ class Driver:
             record.mlflow_run_id, "FINISHED", self._parent_id, figures
         )
 
-    def finish(self, failed: bool, cached: list[str]) -> None:
-        """End the run that came to its end."""
-        monitor = self.session.monitor
+    def fail_stage(self, services: Services, digest: str, reason: str) -> None:
+        """End a stage that is not tried again; leave why, for later plans."""
+        failure = Failure(
+            node=services.stage,
+            fingerprint=digest,
+            at=now_iso(),
+            run_id=self.run_id,
+            reason=reason[:2000],
+        )
+        note_failure(self.store, failure)
+        self.release(services.stage, digest)
+        services.monitor.finish(services.run_id, "FAILED")
+
+    def finish(self, failed: bool, records: Mapping[str, StageRecord]) -> None:
+        """End the run that came to its end, and in MLflow what an earlier driver left open."""
+        monitor, stages = self.session.monitor, self.log.state.stages
+        cached = {name: r for name, r in records.items() if stages[name].status == "cached"}
         if cached:
             monitor.set_tags(self._parent_id, {"depth.cached": ", ".join(cached)})
+        own = [r.mlflow_run_id for r in cached.values() if r.run_id == self.run_id]
+        if own:  # such as one that had made a damaged object anew, and died
+            monitor.finish_left(own)
         monitor.finish(self._parent_id, "FAILED" if failed else "FINISHED")
         self._end("failed" if failed else "finished")
 
@@ -210,7 +251,7 @@ class Driver:
         A driver that lost its run leaves MLflow and the log to the one that has it now.
         """
         killed = not isinstance(error, Exception)
-        if isinstance(error, RunHeld):
+        if self._lease is not None and self._lease.lost_to:
             for handle in handles:
                 self.session.cancel(handle)
             return

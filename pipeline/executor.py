@@ -21,6 +21,8 @@ from pipeline.runs import StageState, now_iso
 from pipeline.selection import upstream_of
 
 POLL_S = 0.3
+MAX_LOOK_S = 5.0
+"""Seconds between two looks at a stage that another driver computes, after growing ones."""
 GRACE_S = 15.0
 """Seconds that a stage beyond its time limit has to stop before its process is killed."""
 
@@ -64,7 +66,9 @@ class Execution:
     failures: dict[str, StageFailed] = field(default_factory=dict)
     _states: dict[str, StageState] = field(default_factory=dict)
     _running: dict[Any, Running] = field(default_factory=dict)
-    _retry_at: dict[str, float] = field(default_factory=dict)
+    _not_before: dict[str, float] = field(default_factory=dict)
+    _look_s: dict[str, float] = field(default_factory=dict)
+    _shown_at: float = float("-inf")
 
     def run(self) -> dict[str, StageRecord]:
         """Run what must run.
@@ -90,11 +94,10 @@ class Execution:
                 except BaseException as error:
                     self.driver.abandon(list(self._running), error)
                     raise
-                if not self.driver.is_open and self.driver.was_left_unfinished():
+                if not self.driver.is_open and self.driver.settle(self._states):
                     self._open()
                 if self.driver.is_open:
-                    cached = [n for n, s in self._states.items() if s.status == "cached"]
-                    self.driver.finish(bool(self.failures), cached)
+                    self.driver.finish(bool(self.failures), self.records)
         finally:
             self.driver.close()
         for failure in self.failures.values():
@@ -105,7 +108,7 @@ class Execution:
         """Settle what needs no work, then start what is ready."""
         ready: list[tuple[Node, Decision]] = []
         for name, node in list(waiting.items()):
-            if name in self._retry_at and time.monotonic() < self._retry_at[name]:
+            if time.monotonic() < self._not_before.get(name, 0.0):
                 continue
             if self._is_out(name, node):
                 del waiting[name]
@@ -118,15 +121,24 @@ class Execution:
                     ready.append((node, decision))
                 else:
                     raise not_chosen(self.graph, self.chosen, name, decision.reason)
+        if ready and not self.driver.is_open:
+            self._refuse_gaps(waiting)
         for node, decision in ready:
             if self._start(node, decision):
                 del waiting[node.name]
+
+    def _refuse_gaps(self, waiting: Mapping[str, Node]) -> None:
+        """Refuse, before anything runs, a stage between chosen ones that would have to run, too."""
+        for name in waiting:
+            if name not in self.chosen:
+                stale = ", ".join(n for n in self.graph[name].needs() if n in waiting)
+                raise not_chosen(self.graph, self.chosen, name, f"after {stale}")
 
     def _is_out(self, name: str, node: Node) -> bool:
         """Give up a stage whose input failed, or any after a failure."""
         if any(needed in self.failures for needed in node.needs()):
             self.failures[name] = StageFailed(name, "not run: an input failed")
-        elif self.failures and not self.keep_going and name not in self._retry_at:
+        elif self.failures and not self.keep_going and not self._states[name].tries:
             first = next(iter(self.failures))
             self._set(name, "left out", f"not begun after {first} failed (see --keep-going)")
             return True
@@ -137,8 +149,15 @@ class Execution:
 
     def _decide(self, node: Node) -> Decision:
         inputs = {name: self.records[name] for name in node.needs()}
-        is_forced = node.name in self.forced
-        return patiently(decide, node, self.driver.store, inputs, forced=is_forced)
+        mark = self.forced.get(node.name, "")
+        decision = patiently(decide, node, self.driver.store, inputs, forced=bool(mark))
+        made = decision.record
+        if mark and made is not None and (made.run_id, made.mark) == (self.driver.run_id, mark):
+            # An attempt that died had published the execution that it was forced to.
+            decision = patiently(decide, node, self.driver.store, inputs)
+            if not decision.runs:
+                del self.forced[node.name]
+        return decision
 
     def _keep(self, decision: Decision) -> None:
         """Take an earlier run's result."""
@@ -152,6 +171,7 @@ class Execution:
     def _open(self) -> None:
         self.driver.open(self._states)
         self._states = self.driver.log.state.stages
+        self.driver.log.state.forced = dict(self.forced)
 
     def _start(self, node: Node, decision: Decision) -> bool:
         """Start a stage; false while another driver computes it."""
@@ -162,6 +182,9 @@ class Execution:
         holder = self.driver.claim(name, digest)
         if holder is not None:
             self._set(name, "waits", f"{holder} computes it")
+            wait_s = self._look_s.get(name, POLL_S)
+            self._not_before[name] = time.monotonic() + wait_s
+            self._look_s[name] = min(2 * wait_s, MAX_LOOK_S)
             return False
         if name not in self.forced and patiently(find_record, self.driver.store, name, digest):
             again = self._decide(node)
@@ -207,13 +230,18 @@ class Execution:
                 self._finished(running, artifact)
         for handle, running in list(self._running.items()):
             self._check_time(handle, running, waiting)
+        if time.monotonic() - self._shown_at >= POLL_S:
+            self._show_progress()
+        self.driver.log.save_sometimes()
+        self.driver.check_lease()
+
+    def _show_progress(self) -> None:
+        self._shown_at = time.monotonic()
         snapshot = self.driver.session.monitor.snapshot()
         for name, state in self._states.items():
             if state.status == "runs" and name in snapshot:
                 state.note = progress_text(snapshot[name])
         self.display.progress(snapshot)
-        self.driver.log.save_sometimes()
-        self.driver.check_lease()
 
     def _finished(self, running: Running, artifact: Any) -> None:
         """Publish a result: MLflow first, the record last, for it is what makes a stage done."""
@@ -228,6 +256,7 @@ class Execution:
             finished_at=now_iso(),
             run_id=self.driver.run_id,
             mlflow_run_id=running.services.run_id,
+            mark=self.forced.get(name, ""),
         )
         self.driver.check_lease()
         self.driver.finish_stage(record)
@@ -251,12 +280,11 @@ class Execution:
         self.driver.note_failure(services, error, failure.reason)
         if wait_s is not None and not running.is_cancelled:
             waiting[name] = running.node
-            self._retry_at[name] = time.monotonic() + wait_s
+            self._not_before[name] = time.monotonic() + wait_s
             self._set(name, "waits", f"try {tries + 1} in {wait_s:.0f} s after {failure.reason}")
             return
         assert running.decision.fingerprint is not None
-        self.driver.release(name, running.decision.fingerprint.digest())
-        services.monitor.finish(services.run_id, "FAILED")
+        self.driver.fail_stage(services, running.decision.fingerprint.digest(), failure.reason)
         self.failures[name] = failure
         self._set(name, "failed", failure.reason)
 

@@ -24,6 +24,8 @@ from pipeline.dag import Node
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 CODE = ("stages", "densedepth")
 """Packages whose code decides results; cluster/ only carries bytes."""
+DECIDES = ("cluster.registry",)
+"""Modules elsewhere that do: who becomes champion."""
 _PYTHON = f"1-{sys.version_info.major}.{sys.version_info.minor}"  # of this format, of ast.dump
 LIBRARIES = {
     "torch": "torch",
@@ -33,9 +35,16 @@ LIBRARIES = {
     "PIL": "pillow",
     "simplejpeg": "simplejpeg",
     "pcodec": "pcodec",
+    "h5py": "h5py",
+    "safetensors": "safetensors",
+    "matplotlib": "matplotlib",
+    "jinja2": "jinja2",
     "timm": "timm",
 }
 """Import name -> distribution of the libraries that decide results."""
+ONLY_WITH = {"timm": '"timm:', "h5py": '"nyu_labeled"'}
+"""Distribution -> what a stage's settings say where it is used, of the code that reaches it."""
+_MAX_VALUE = 60  # characters of a setting's value that a difference shows
 
 
 class Fingerprint(BaseModel):
@@ -56,7 +65,7 @@ class Fingerprint(BaseModel):
     def differences(self, old: "Fingerprint") -> list[str]:
         """Say what changed since another fingerprint, the likeliest cause first."""
         found = [
-            f"{key} {_short(before)} -> {_short(now)}"
+            f"{key} {_difference(before, now)}"
             for key, (before, now) in _changed(flat(old.config), flat(self.config)).items()
         ]
         found += [f"code {path}" for path in _changed(old.code, self.code)]
@@ -82,8 +91,8 @@ def fingerprint(node: Node, inputs: Mapping[str, str]) -> Fingerprint:
     """
     files = _reached(str(node.stage.__name__))
     libraries = {x for _, used in files.values() for x in used}
-    if '"timm:' not in node.config.model_dump_json():  # an extra that only its networks need
-        libraries.discard("timm")
+    settings = node.config.model_dump_json()
+    libraries -= {library for library, sign in ONLY_WITH.items() if sign not in settings}
     return Fingerprint(
         code={name: digest for name, (digest, _) in files.items()},
         config=node.config.deciding(),
@@ -123,7 +132,7 @@ def _reached(module: str) -> dict[str, tuple[str, tuple[str, ...]]]:
         digest, imported = _read(path)
         libraries = {LIBRARIES[t] for i in imported if (t := i.partition(".")[0]) in LIBRARIES}
         found[name] = (digest, tuple(sorted(libraries)))
-        waiting += [i for i in imported if i.partition(".")[0] in CODE]
+        waiting += [i for i in imported if i.partition(".")[0] in CODE or i in DECIDES]
         for resource in path.parent.glob(f"{path.stem}.*.j2"):
             digest = hashlib.sha256(resource.read_bytes()).hexdigest()[:16]
             found[resource.relative_to(PROJECT_ROOT).as_posix()] = (digest, ())
@@ -203,6 +212,17 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[
     }
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _difference(before: Any, now: Any) -> str:
+    """Write ``OLD -> NEW``; of long values what stands around the first place where they differ."""
+    old, new = str(before), str(now)
+    if max(len(old), len(new)) <= _MAX_VALUE:
+        return f"{old} -> {new}"
+    same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), 0)
+    same = same or min(len(old), len(new))
+    start = max(0, same - _MAX_VALUE // 3)
+    return f"{_part(old, start)} -> {_part(new, start)}"
+
+
+def _part(text: str, start: int) -> str:
+    end = start + _MAX_VALUE
+    return f"{'...' * (start > 0)}{text[start:end]}{'...' * (len(text) > end)}"

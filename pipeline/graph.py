@@ -2,6 +2,8 @@
 
 import argparse
 import html
+import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from pipeline.console import duration_text
 from pipeline.dag import Node, build_graph
 from pipeline.history import DIED, standing
 from pipeline.launch import check_sources
-from pipeline.output import console, print_json, print_table
+from pipeline.output import console, print_table
 from pipeline.plan import make_plan
 from pipeline.runs import load_run
 from pipeline.selection import upstream_of
@@ -67,18 +69,18 @@ def graph_verb(options: argparse.Namespace) -> int:
             {"stage": name, "needs": list(node.needs()), **vars(looks[name])}
             for name, node in graph.items()
         ]
-        print_json({"title": title, "stages": rows})
-        return 0
-    if options.format == "terminal" and not options.output:
+        text = json.dumps({"title": title, "stages": rows}, indent=1, ensure_ascii=False) + "\n"
+    elif options.format == "terminal" and not options.output:
         _print_rows(title, graph, looks)
         return 0
-    make = {"terminal": draw_text, "mermaid": draw_mermaid, "html": draw_page}[options.format]
-    text = make(title, graph, looks)
+    else:
+        make = {"terminal": draw_text, "mermaid": draw_mermaid, "html": draw_page}[options.format]
+        text = make(title, graph, looks)
     if options.output:
         Path(options.output).write_text(text)
         console().print(f"written: {options.output}")
     else:
-        console().print(text, markup=False, soft_wrap=True)
+        sys.stdout.write(text)
     return 0
 
 

@@ -1,21 +1,22 @@
 """The verbs that look at runs: ``status``, ``list``, ``show``. They read the store, no more."""
 
 import argparse
+import contextlib
 import datetime
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from cluster.storage import ObjectStore
-from pipeline.console import STYLES, duration_text
+from pipeline.console import STYLES, duration_text, local_time
 from pipeline.errors import UsageMistake
 from pipeline.launch import store_of
 from pipeline.lease import BEAT_S, DEAD_AFTER_S, Watch, lease_key
-from pipeline.output import make_table, print_json, print_table
+from pipeline.output import console, make_table, print_json, print_table
 from pipeline.records import StageRecord, find_record
 from pipeline.results import METRICS
 from pipeline.runs import RunState, is_alive, list_runs, load_events, load_run
@@ -27,7 +28,7 @@ DIED = "died"
 
 
 def status_verb(options: argparse.Namespace) -> int:
-    """Show how a run stands; with ``--follow`` until it has ended."""
+    """Show how a run stands; with ``--follow`` until it has ended, in JSON a line per change."""
     store = store_of(options)
     state = _chosen(store, options.run)
     watch = Watch(store, lease_key(state.run_id))
@@ -36,12 +37,17 @@ def status_verb(options: argparse.Namespace) -> int:
         if options.json:
             print_json(_facts(state, status))
         else:
-            Console(width=None, highlight=False).print(_page(state, status))
+            console().print(_page(state, status))
         return 0
-    with Live(refresh_per_second=4) as live:
+    with contextlib.nullcontext() if options.json else Live(refresh_per_second=4) as live:
+        last = None
         while True:
             status = standing(store, state, watch)
-            live.update(_page(state, status))
+            if live is not None:
+                live.update(_page(state, status))
+            elif (state, status) != last:
+                print_json(_facts(state, status), one_line=True)
+                last = (state, status)
             if status != "running":
                 return 0
             time.sleep(1.0)
@@ -71,7 +77,7 @@ def list_verb(options: argparse.Namespace) -> int:
         print_json(rows)
         return 0
     if not rows:
-        Console(highlight=False).print(f"no runs yet in {store.url}", soft_wrap=True)
+        console().print(f"no runs yet in {store.url}", soft_wrap=True)
         return 0
     print_table(
         f"{len(rows)} run{'s' if len(rows) != 1 else ''} in {store.url}",
@@ -114,17 +120,17 @@ def show_verb(options: argparse.Namespace) -> int:
         facts["config"] = state.config
         print_json(facts)
         return 0
-    console = Console(highlight=False)
-    console.print(_page(state, status))
+    out = console()
+    out.print(_page(state, status))
     rows = [
         (name, f"{len(record.artifact.objects())}", _short(record.artifact.summary()))
         for name, record in records.items()
     ]
     if rows:
-        console.print()
+        out.print()
         print_table("Results", ("stage", "objects", "figures"), rows)
     if options.events:
-        console.print()
+        out.print()
         events = load_events(store, state)
         print_table(
             "Events",
@@ -135,7 +141,7 @@ def show_verb(options: argparse.Namespace) -> int:
             ],
         )
     if options.config:
-        console.print()
+        out.print()
         print_json(state.config)
     return 0
 
@@ -193,11 +199,6 @@ def seconds_of(state: RunState) -> float:
     if state.ended_at:
         ended = datetime.datetime.fromisoformat(state.ended_at)
     return (ended - started).total_seconds()
-
-
-def local_time(iso: str) -> str:
-    """Write a time as the reader's clock shows it."""
-    return f"{datetime.datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _chosen(store: ObjectStore, name: str | None) -> RunState:

@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
@@ -21,7 +22,7 @@ from pipeline.fingerprint import raw_sources
 from pipeline.output import print_json
 from pipeline.plan import make_plan
 from pipeline.results import plan_table, print_plan, print_results, results_table
-from pipeline.runs import RunState, load_attempts, load_run, next_attempt
+from pipeline.runs import RunState, load_attempts, load_run
 from pipeline.selection import Selection, select, upstream_of
 
 
@@ -31,8 +32,7 @@ def run_verb(options: argparse.Namespace) -> int:
     graph = build_graph(config)
     selection = selection_of(graph, options)
     check_sources(graph, selection.chosen)
-    mark = f"again-{next_attempt(open_store(config.store), config.run_id())}"
-    forced = dict.fromkeys(sorted(selection.forced), mark) if selection.forced else {}
+    forced = dict.fromkeys(sorted(selection.forced), f"again-{uuid.uuid4().hex[:8]}")
     return _drive(config, graph, selection.chosen, forced, options)
 
 

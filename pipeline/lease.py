@@ -20,11 +20,14 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from cluster.errors import ObjectMissing
 from cluster.storage import ObjectStore
+from pipeline.errors import RunHeld
 
 BEAT_S = 4.0
 """Seconds between two heartbeats."""
 DEAD_AFTER_S = 20.0
 """Seconds without a heartbeat after which a holder counts as dead."""
+UNKNOWN = "?"
+"""Stands for what a lease says that cannot be read."""
 
 
 class Holder(BaseModel):
@@ -58,6 +61,8 @@ class Holder(BaseModel):
         return hashlib.sha256(self.data()).hexdigest()
 
     def __str__(self) -> str:
+        if self.owner == UNKNOWN:
+            return "a driver whose lease cannot be read (of another version of the project?)"
         return f"run {self.run_id}, process {self.pid} on {self.host}"
 
 
@@ -80,8 +85,8 @@ def holder_of(store: ObjectStore, key: str) -> Holder | None:
         return None
     try:
         return Holder.model_validate_json(data)
-    except ValidationError:  # no driver of ours wrote it, so none renews it
-        unknown = Holder(owner="?", run_id="?", host="?", machine="?", pid=0)
+    except ValidationError:  # another version of the project wrote it, or it is damaged
+        unknown = Holder(owner=UNKNOWN, run_id=UNKNOWN, host=UNKNOWN, machine=UNKNOWN, pid=0)
         unknown._bytes = data
         return unknown
 
@@ -108,7 +113,9 @@ class Watch:
         if last is None or last.owner != holder.owner or now - looked > max(2 * BEAT_S, 1.0):
             self._last, self._since = holder, now
             return holder, None
-        if holder.beat != last.beat:
+        if (
+            holder.data() != last.data()
+        ):  # another version's lease changes, too, while it is renewed
             self._last, self._since = holder, now
             return holder, True
         return holder, False if now - self._since >= DEAD_AFTER_S else None
@@ -215,7 +222,11 @@ class Claims:
         self._mine: set[str] = set()
 
     def try_claim(self, name: str) -> Holder | None:
-        """Claim ``NODE/FINGERPRINT``; return None if it is ours, else who has it."""
+        """Claim ``NODE/FINGERPRINT``; return None if it is ours, else who has it.
+
+        Raises:
+            RunHeld: the claim that is there cannot be read.
+        """
         key = f"claims/{name}"
         if key in self._mine or self._store.put_bytes_if_absent(key, self._me.data()):
             self._mine.add(key)
@@ -223,6 +234,12 @@ class Claims:
         holder = holder_of(self._store, key)
         if holder is None:  # released just now
             return self.try_claim(name)
+        if holder.owner == UNKNOWN:  # its run is not known, so neither is whether that lives
+            raise RunHeld(
+                f"{self._store.url_of(key)} cannot be read: a driver of another version of the "
+                "project computes this stage, or died doing so. When it has ended, remove what it "
+                "left: `python -m pipeline gc --delete`"
+            )
         watch = self._watches.setdefault(holder.owner, Watch(self._store, lease_key(holder.run_id)))
         driver, lives = watch.look()
         if driver is not None and driver.owner == holder.owner and lives is not False:

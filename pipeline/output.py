@@ -10,9 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON document."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def print_json(value: Any, *, one_line: bool = False) -> None:
+    """Print one JSON document, at once."""
+    indent = None if one_line else 1
+    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
 
 
 def console() -> Console:

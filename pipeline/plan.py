@@ -4,10 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.storage import ObjectStore
+from pipeline.console import local_time
 from pipeline.dag import Node
 from pipeline.errors import UsageMistake
 from pipeline.fingerprint import Fingerprint, fingerprint
-from pipeline.records import StageRecord, artifact_digest, damage, find_record, latest_record
+from pipeline.records import (
+    StageRecord,
+    artifact_digest,
+    damage,
+    find_record,
+    last_failure,
+    latest_record,
+)
 from pipeline.selection import Selection, upstream_of
 
 
@@ -18,7 +26,7 @@ class Decision:
     Attributes:
         node: the node's name.
         runs: False where a verified artifact of an earlier run stands.
-        reason: the exact cause, or what was verified.
+        causes: exactly why it runs, the likeliest cause first; or what was verified.
         record: the earlier run's record: the valid one, or the damaged one.
         fingerprint: None while an input is still to be made.
         last_seconds: how long the node took last time.
@@ -26,10 +34,16 @@ class Decision:
 
     node: str
     runs: bool
-    reason: str
+    causes: tuple[str, ...]
     record: StageRecord | None = None
     fingerprint: Fingerprint | None = None
     last_seconds: float | None = None
+
+    @property
+    def reason(self) -> str:
+        """The causes as one line, which names no more than four."""
+        more = f"; {len(self.causes) - 4} more" if len(self.causes) > 4 else ""
+        return "; ".join(self.causes[:4]) + more
 
 
 def decide(
@@ -46,21 +60,31 @@ def decide(
     mark = fingerprint(node, {name: artifact_digest(r.artifact) for name, r in inputs.items()})
     record = find_record(store, node.name, mark.digest())
     if record is not None and forced:
-        return Decision(node.name, True, "forced", record, mark, record.seconds)
+        return Decision(node.name, True, ("forced",), record, mark, record.seconds)
     if record is not None:
         broken = damage(store, record)
         if broken is None:
             objects = len(record.artifact.objects())
-            reason = f"up to date, {objects} object{'s' if objects != 1 else ''} verified"
-            return Decision(node.name, False, reason, record, mark, record.seconds)
-        return Decision(node.name, True, f"damaged: {broken}", record, mark, record.seconds)
+            found = f"up to date, {objects} object{'s' if objects != 1 else ''} verified"
+            return Decision(node.name, False, (found,), record, mark, record.seconds)
+        return Decision(node.name, True, (f"damaged: {broken}",), record, mark, record.seconds)
     last = latest_record(store, node.name)
+    failed = _failure(store, node.name, None if last is None else mark.digest())
     if last is None:
-        return Decision(node.name, True, "never run", None, mark)
-    causes = mark.differences(last.fingerprint)
-    reason = "; ".join(causes[:4]) + (f"; {len(causes) - 4} more" if len(causes) > 4 else "")
-    reason = reason or "it stopped before its result was published"
-    return Decision(node.name, True, reason, None, mark, last.seconds)
+        return Decision(node.name, True, failed or ("never run",), None, mark)
+    causes = (*mark.differences(last.fingerprint), *failed)
+    causes = causes or ("it stopped before its result was published",)
+    return Decision(node.name, True, causes, None, mark, last.seconds)
+
+
+def _failure(store: ObjectStore, node: str, digest: str | None) -> tuple[str, ...]:
+    """Say how a node failed last; with a digest only if it was this fingerprint's execution."""
+    failure = last_failure(store, node)
+    if failure is None or digest not in (None, failure.fingerprint):
+        return ()
+    when, why = local_time(failure.at), failure.reason.partition("\n")[0][:200]
+    never = "" if digest else "never done: "
+    return (f"{never}it failed in {failure.run_id} at {when}: {why}",)
 
 
 def make_plan(
@@ -86,7 +110,8 @@ def make_plan(
         if stale:
             last = latest_record(store, name)
             seconds = last.seconds if last else None
-            plan[name] = Decision(name, True, f"after {', '.join(stale)}", last_seconds=seconds)
+            causes = (f"after {', '.join(stale)}",)
+            plan[name] = Decision(name, True, causes, last_seconds=seconds)
         else:
             records = {n: r for n in node.needs() if (r := plan[n].record) is not None}
             plan[name] = decide(node, store, records, forced=name in selection.forced)

@@ -1,17 +1,22 @@
 """What earlier runs left in the store: a record per stage and fingerprint, written last.
 
+Beside the records of a stage lie two hints for plans: ``latest.json``, the record that was written
+last, and ``failed.json``, how an execution last failed.
+
 A stage's bytes are in the store before its record is, so a record that is there is whole; it is
 trusted only after the objects it names have been verified.
 """
 
+import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cluster.errors import ObjectCorrupt, ObjectMissing
+from cluster.errors import ClusterError, ObjectCorrupt, ObjectMissing
 from cluster.storage import ObjectStore
 from pipeline.fingerprint import Fingerprint
 from stages.artifacts import AnyArtifact
@@ -28,6 +33,7 @@ class StageRecord(BaseModel):
         finished_at: ISO time, UTC.
         run_id: the pipeline run that executed it.
         mlflow_run_id: the stage's MLflow run.
+        mark: tells an execution that was forced from the one that it repeats; else empty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -39,6 +45,27 @@ class StageRecord(BaseModel):
     finished_at: str
     run_id: str
     mlflow_run_id: str
+    mark: str = ""
+
+
+class Failure(BaseModel):
+    """How an execution of a stage ended that left no result.
+
+    Attributes:
+        node: the node's name.
+        fingerprint: digest of what would have decided the result.
+        at: ISO time, UTC.
+        run_id: the pipeline run.
+        reason: the error.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: str
+    fingerprint: str
+    at: str
+    run_id: str
+    reason: str
 
 
 def artifact_digest(artifact: Any) -> str:
@@ -57,20 +84,29 @@ def latest_record(store: ObjectStore, node: str) -> StageRecord | None:
     return _load(store, f"records/{node}/latest.json")
 
 
+def note_failure(store: ObjectStore, failure: Failure) -> None:
+    """Leave a failure for later plans; a store that cannot be written now goes without."""
+    with contextlib.suppress(ClusterError):
+        store.put_bytes(failure_key(failure.node), failure.model_dump_json(indent=1).encode())
+
+
+def last_failure(store: ObjectStore, node: str) -> Failure | None:
+    """Return how a node failed last, even if it has succeeded since."""
+    with contextlib.suppress(ObjectMissing, ValidationError):
+        return Failure.model_validate_json(store.get_bytes(failure_key(node)))
+    return None
+
+
 def all_records(store: ObjectStore) -> Iterator[StageRecord]:
     """Yield every record that can be read."""
-    for key in store.list_keys("records/"):
-        if not key.endswith("/latest.json") and (record := _load(store, key)) is not None:
+    for key in _record_keys(store):
+        if (record := _load(store, key)) is not None:
             yield record
 
 
 def unreadable_records(store: ObjectStore) -> list[str]:
     """Return the keys of records that cannot be read: of another version, or damaged."""
-    return [
-        key
-        for key in store.list_keys("records/")
-        if not key.endswith("/latest.json") and _load(store, key) is None
-    ]
+    return [key for key in _record_keys(store) if _load(store, key) is None]
 
 
 def publish_record(
@@ -106,6 +142,11 @@ def record_key(node: str, digest: str) -> str:
     return f"records/{node}/{digest}.json"
 
 
+def failure_key(node: str) -> str:
+    """Return where a node's last failure lies."""
+    return f"records/{node}/failed.json"
+
+
 def damage(store: ObjectStore, record: StageRecord) -> str | None:
     """Verify every object that a record's artifact names; say what is wrong, or None."""
     for ref in record.artifact.objects():
@@ -114,6 +155,11 @@ def damage(store: ObjectStore, record: StageRecord) -> str | None:
         except (ObjectMissing, ObjectCorrupt) as error:
             return str(error)
     return None
+
+
+def _record_keys(store: ObjectStore) -> Iterator[str]:
+    hints = re.compile(r"records/[^/]+/(latest|failed)\.json")
+    return (key for key in store.list_keys("records/") if not hints.fullmatch(key))
 
 
 def _load(store: ObjectStore, key: str) -> StageRecord | None:

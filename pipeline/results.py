@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cluster.storage import ObjectStore
 from pipeline.config import PipelineConfig
 from pipeline.console import duration_text
+from pipeline.output import console as plain_console
 from pipeline.plan import Decision
 from pipeline.records import StageRecord
 
@@ -25,14 +27,14 @@ METRICS = {
 
 def print_plan(run_id: str, plan: Mapping[str, Decision], console: Console | None = None) -> None:
     """Say what would run, why, and how long it took last time."""
-    console = console or Console()
+    console = console or plain_console()
     table = Table(title=f"Plan of {run_id}", box=None, title_justify="left", pad_edge=False)
     for heading in ("stage", "would", "why", "took last time"):
         table.add_column(heading)
     for name, decision in plan.items():
         took = "" if decision.last_seconds is None else duration_text(decision.last_seconds)
         does = "[cyan]run[/]" if decision.runs else "[green]skip[/]"
-        table.add_row(name, does, decision.reason, took)
+        table.add_row(name, does, escape(decision.reason), took)
     console.print(table)
 
 
@@ -43,6 +45,7 @@ def plan_table(plan: Mapping[str, Decision]) -> list[dict[str, Any]]:
             "stage": name,
             "runs": decision.runs,
             "reason": decision.reason,
+            "causes": list(decision.causes),
             "fingerprint": decision.fingerprint.digest() if decision.fingerprint else None,
             "last_seconds": decision.last_seconds,
         }

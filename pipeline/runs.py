@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cluster.errors import ClusterError, ObjectMissing
 from cluster.storage import ObjectStore
 from pipeline.errors import UsageMistake
-from pipeline.lease import Holder, Watch, lease_key
+from pipeline.lease import UNKNOWN, Holder, Watch, lease_key
 
 StageStatus = Literal["waits", "runs", "done", "cached", "failed", "killed", "left out"]
 RunStatus = Literal["running", "finished", "failed", "killed"]
@@ -104,6 +104,7 @@ class RunLog:
         self._store = store
         self._events: list[str] = []
         self._num_saved = 0
+        self._saved = b""
         self._saved_at = float("-inf")
 
     def event(self, what: str, stage: str = "", **facts: Any) -> None:
@@ -119,7 +120,7 @@ class RunLog:
                 self.flush()
 
     def flush(self) -> None:
-        """Write state and events.
+        """Write state and events, where they changed.
 
         Raises:
             StorageError: the store cannot be written.
@@ -130,7 +131,22 @@ class RunLog:
             self._store.put_bytes(_key(self.state, "jsonl"), text.encode())
             self._num_saved = len(self._events)
         data = self.state.model_dump_json(indent=1).encode()
-        self._store.put_bytes(_key(self.state, "json"), data)
+        if data != self._saved:
+            self._store.put_bytes(_key(self.state, "json"), data)
+            self._saved = data
+
+
+def leave_state(store: ObjectStore, state: RunState) -> None:
+    """Write state and events of an attempt in which nothing had to run.
+
+    A driver that began an attempt of this number in the meantime is not overwritten.
+    """
+    state.status, state.ended_at = "finished", now_iso()
+    if store.put_bytes_if_absent(_key(state, "json"), state.model_dump_json(indent=1).encode()):
+        log = RunLog(store, state)
+        log.event("run started", attempt=state.attempt, host=state.host, pid=state.pid)
+        log.event("run finished", note="everything was up to date")
+        log.flush()
 
 
 def next_attempt(store: ObjectStore, run_id: str) -> int:
@@ -178,6 +194,12 @@ def load_run(store: ObjectStore, name: str) -> RunState:
     return state
 
 
+def last_attempt(store: ObjectStore, run_id: str) -> RunState | None:
+    """Return a run's last attempt that can be read; None where there is none."""
+    numbers = sorted(_attempts(store, run_id), reverse=True)
+    return next((s for n in numbers if (s := _load(store, run_id, n)) is not None), None)
+
+
 def unreadable_states(store: ObjectStore) -> list[str]:
     """Return the keys of states that cannot be read: of another version, or damaged."""
     found = []
@@ -208,7 +230,7 @@ def is_alive(store: ObjectStore, state: RunState, watch: Watch | None = None) ->
     if state.status != "running":
         return False
     holder, lives = (watch or Watch(store, lease_key(state.run_id))).look()
-    if holder is None or holder.owner != state.owner:
+    if holder is None or holder.owner not in (state.owner, UNKNOWN):
         return False
     return lives
 

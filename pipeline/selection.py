@@ -55,11 +55,13 @@ def select(
         chosen &= upstream_of(graph, _named(graph, last, False))
     if not chosen:
         raise UsageMistake("the options --from, --to and --only leave no stage to run")
-    forced = set(chosen) if force == [] else _named(graph, force or (), downstream)
+    forced = set(chosen) if force == [] else _named(graph, force or (), False)
     if outside := sorted(forced - chosen):
         raise UsageMistake(
             f"--force names {', '.join(outside)}, which --from, --to or --only leave out"
         )
+    if downstream:
+        forced = downstream_of(graph, forced) & chosen
     return Selection(frozenset(chosen), frozenset(forced))
 
 

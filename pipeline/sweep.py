@@ -2,26 +2,34 @@
 
 A result's record refers to its objects; a run that is not done, to what Ray keeps for its
 restart. All else below the pipeline's own prefixes is left over: of executions that died, of
-results that were replaced, of runs that were forgotten. Other keys are never touched.
+results that were replaced, of runs that were forgotten. Other keys are never touched, but for what
+interrupted writes left (``cluster.leftovers``), once it is a day old.
 """
 
 import argparse
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 
 from cluster.errors import ObjectMissing
+from cluster.leftovers import SAFE_AGE_S, Leftover, delete_leftover, find_leftovers
 from cluster.storage import ObjectStore
 from pipeline.driver import SWEEP_KEY, SWEEPER
 from pipeline.errors import RunHeld, UsageMistake
 from pipeline.launch import store_of
 from pipeline.lease import BEAT_S, DEAD_AFTER_S, Holder, acquire, holder_of, this_process
-from pipeline.output import print_json, print_table
-from pipeline.records import all_records, find_record, record_key, unreadable_records
+from pipeline.output import console, print_json, print_table
+from pipeline.records import (
+    all_records,
+    failure_key,
+    find_record,
+    record_key,
+    unreadable_records,
+)
 from pipeline.runs import (
     RunState,
     list_runs,
@@ -65,7 +73,7 @@ def gc_verb(options: argparse.Namespace) -> int:
     store = store_of(options)
     if not options.delete:
         garbage = find_garbage(store, options.keep_runs)
-        _report(store, garbage, False, options.json)
+        _report(store, garbage, find_leftovers(store), False, options.json)
         return 0
     lease = acquire(store, SWEEP_KEY, this_process(SWEEPER), wait=False, say=lambda text: None)
     if isinstance(lease, Holder):
@@ -80,9 +88,13 @@ def gc_verb(options: argparse.Namespace) -> int:
             if lease.lost_to:
                 raise RunHeld(f"stopped half-way: the store was taken over by {lease.lost_to}")
             store.delete(key)
+        leftovers = find_leftovers(store)
+        for leftover in leftovers:
+            if leftover.age_s >= SAFE_AGE_S:
+                delete_leftover(store, leftover)
     finally:
         lease.release()
-    _report(store, garbage, True, options.json)
+    _report(store, garbage, leftovers, True, options.json)
     return 0
 
 
@@ -122,6 +134,7 @@ def what_to_keep(store: ObjectStore, keep_runs: int | None) -> Kept:
         if stage.fingerprint
     }
     kept = Kept(beginnings={f"runs/{run.run_id}/" for run in runs})
+    kept.keys |= {failure_key(name) for attempt in attempts for name in attempt.stages}
     for record in all_records(store):
         key = record_key(record.node, record.fingerprint.digest())
         if keep_runs is None or key in used:
@@ -150,7 +163,8 @@ def _unfinished(store: ObjectStore, attempts: Iterable[RunState]) -> Iterator[st
     for attempt in attempts:
         for name, stage in attempt.stages.items():
             mark = attempt.forced.get(name, "")
-            if stage.fingerprint and (mark or find_record(store, name, stage.fingerprint) is None):
+            record = find_record(store, name, stage.fingerprint) if stage.fingerprint else None
+            if stage.fingerprint and (record is None or (mark and record.mark != mark)):
                 if name.startswith("shard."):
                     yield from ("shards/", "shard_results/")
                 parts = (attempt.run_id, name, stage.fingerprint[:12], mark)
@@ -164,18 +178,28 @@ def _held_claims(store: ObjectStore) -> set[str]:
     return {key for key, holder in claims.items() if holder and holder.owner in owners}
 
 
-def _report(store: ObjectStore, garbage: dict[str, int], deleted: bool, as_json: bool) -> None:
+def _report(
+    store: ObjectStore,
+    garbage: dict[str, int],
+    leftovers: list[Leftover],
+    deleted: bool,
+    as_json: bool,
+) -> None:
     if as_json:
-        print_json({"deleted": deleted, "objects": garbage})
+        writes = [{**asdict(one), "is_old": one.age_s >= SAFE_AGE_S} for one in leftovers]
+        print_json({"deleted": deleted, "objects": garbage, "interrupted_writes": writes})
         return
-    rows = []
-    for prefix in PREFIXES:
-        sizes = [size for key, size in garbage.items() if key.startswith(prefix)]
-        if sizes:
-            rows.append((prefix, f"{len(sizes)}", f"{sum(sizes) / 1e6:.1f} MB"))
-    total = f"{len(garbage)} objects, {sum(garbage.values()) / 1e6:.1f} MB"
-    if not garbage:
-        Console(highlight=False).print(f"{store.url}: everything is referred to")
-        return
-    verb = "deleted" if deleted else "would be deleted; do it with --delete"
-    print_table(f"{total} {verb}", ("prefix", "objects", "size"), rows)
+    old = [one.size_bytes for one in leftovers if one.age_s >= SAFE_AGE_S]
+    sizes = {p: [n for key, n in garbage.items() if key.startswith(p)] for p in PREFIXES}
+    sizes["interrupted writes"] = old
+    rows = [(p, f"{len(n)}", f"{sum(n) / 1e6:.1f} MB") for p, n in sizes.items() if n]
+    if rows:
+        total = (
+            f"{len(garbage) + len(old)} objects, {(sum(garbage.values()) + sum(old)) / 1e6:.1f} MB"
+        )
+        verb = "deleted" if deleted else "would be deleted; do it with --delete"
+        print_table(f"{total} {verb}", ("prefix", "objects", "size"), rows)
+    else:
+        console().print(f"{store.url}: everything is referred to", soft_wrap=True)
+    if young := len(leftovers) - len(old):
+        console().print(f"{young} writes of the last day, perhaps not ended, are left alone")

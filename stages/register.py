@@ -14,8 +14,9 @@ from cluster.services import Services
 from stages.artifacts import Checkpoint, EvalReport, RegisteredModel, Registration, ReportFiles
 from stages.recipe import Settings
 
-if TYPE_CHECKING:  # what travels with a model is part of this stage's code
-    import densedepth.serving  # noqa: F401 - named for the fingerprint, used by MLflow
+if TYPE_CHECKING:  # named for the fingerprint: what travels with a model, and who is champion
+    import cluster.registry  # noqa: F401 - used by the monitor
+    import densedepth.serving  # noqa: F401 - used by MLflow
 
 
 class RegisterConfig(Settings):

@@ -34,7 +34,7 @@ from stages.shard_jobs import file_mark
 if TYPE_CHECKING:
     from densedepth.sample import EncodedSample, Frame, Reader
 
-LIBRARIES = ("numpy", "scipy", "pillow", "simplejpeg", "pcodec")
+LIBRARIES = ("numpy", "scipy", "pillow", "simplejpeg", "pcodec", "h5py")
 """Distributions that decide a shard's bytes."""
 FRAMES_AHEAD = 2
 """Frames that each thread reads ahead of the tar."""

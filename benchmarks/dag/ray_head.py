@@ -50,7 +50,7 @@ def ray_head(num_attempts: int = 3) -> Iterator[Head]:
                     yield Head(address, environment)
                     return
             finally:
-                _end(process)
+                end(process)
         raise SystemExit(f"Ray did not start:\n{log.read_text()[-2000:]}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -60,7 +60,7 @@ def _start(
     folder: Path, environment: Mapping[str, str], log: Path
 ) -> tuple[str, subprocess.Popen[bytes]]:
     folder.mkdir()
-    gcs, agent, client, metrics = _free_ports(4)
+    gcs, agent, client, metrics = free_ports(4)
     command = [
         *[str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"],
         *["--num-cpus=2", "--num-gpus=0", "--node-ip-address=127.0.0.1", f"--port={gcs}"],
@@ -85,7 +85,8 @@ def _is_up(process: subprocess.Popen[bytes], log: Path) -> bool:
     return False
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that nobody listens on now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -93,8 +94,8 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the head and what is left in its session, nothing else."""
+def end(process: subprocess.Popen[bytes]) -> list[int]:
+    """End a head and what is left in its session, nothing else; return what could not be ended."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -108,9 +109,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     for pid in members:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5 if members else 0)
+    return _session_members(process.pid)
 
 
 def _session_members(session_id: int) -> list[int]:
+    """Return the living processes of a session."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

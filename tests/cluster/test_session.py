@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,39 @@ def test_progress_and_runs_go_through_the_monitor(session: Session):
     while "train.nyu" not in session.monitor.snapshot() and time.monotonic() < until:
         time.sleep(0.1)
     assert session.monitor.snapshot()["train.nyu"].done == 1
+
+
+def test_sigterm_while_ray_starts_is_answered_by_this_process_after_ray(monkeypatch):
+    """Ray puts answers of its own in the place of this process's while it starts."""
+    answers = []
+
+    def own(number: int, frame: object) -> None:
+        answers.append("own")
+        sys.exit(128 + number)
+
+    def init(**arguments: object) -> None:
+        assert arguments["address"] == "local"  # a Ray of its own, also where another one runs
+
+        def rays(number: int, frame: object) -> None:
+            answers.append("Ray's")
+            sys.exit(1)
+
+        signal.signal(signal.SIGTERM, rays)
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, own)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    try:
+        with (
+            pytest.raises(SystemExit, match="143"),
+            open_session(SessionConfig(), TrackingConfig()),
+        ):
+            pytest.fail("Ray did not start")
+        assert answers == ["Ray's", "own"]
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_where_ray_is_follows_from_settings_and_environment(monkeypatch):

@@ -82,6 +82,17 @@ def test_what_is_still_open_ends_as_killed_when_the_driver_is_stopped(place: Pat
     assert statuses == ["FINISHED", "KILLED", "KILLED"]
 
 
+def test_runs_that_a_dead_driver_left_open_are_ended_and_others_are_not_touched(place: Path):
+    dead, mine = tracker(place), tracker(place)
+    done, left = dead.ensure_run("run-5/a", "a"), dead.ensure_run("run-5/b", "b")
+    dead.finish(done, "FINISHED")
+    ended_ms = mine._client.get_run(done).info.end_time
+    mine.finish_left([done, left])
+    infos = [mine._client.get_run(run).info for run in (done, left)]
+    assert [info.status for info in infos] == ["FINISHED", "FINISHED"]
+    assert infos[0].end_time == ended_ms
+
+
 def test_a_network_is_registered_once_and_the_better_one_is_champion(place: Path):
     from densedepth.checkpoint import save_network
     from densedepth.depth_range import DepthRange

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,20 +16,39 @@ from pipeline.records import find_record
 from pipeline.runs import RunState, list_runs
 from tests.integration.test_pipeline import MINI, PROJECT, pipeline
 
-WORDS = ("train.nyu.recipe.epochs=12", "train.nyu.recipe.keep=last", "--to", "train")
+WORDS = (
+    "train.nyu.recipe.epochs=12",
+    "train.nyu.recipe.keep=last",
+    "train.nyu.num_workers=1",  # every process that trains imports for seconds
+    "session.num_cpus=2",
+    "--to",
+    "train",
+)
 
 
-def start(outputs: Path, *words: str) -> "subprocess.Popen[str]":
+@pytest.fixture
+def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     """Start ``python -m pipeline`` with these words, in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *words],
-        cwd=PROJECT,
-        env={**os.environ, "DEPTH_OUTPUTS": str(outputs)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(outputs: Path, *words: str) -> "subprocess.Popen[str]":
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", *words],
+            cwd=PROJECT,
+            env={**os.environ, "DEPTH_OUTPUTS": str(outputs)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(driver)
+        return driver
+
+    yield begin
+    for driver in started:  # of a test that failed
+        if driver.poll() is None:
+            driver.terminate()
+            driver.communicate(timeout=60)
 
 
 def state_of(outputs: Path) -> RunState | None:
@@ -72,20 +91,11 @@ def network_of(outputs: Path) -> tuple[str, list[object]]:
     return record.artifact.network.sha256, curve
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> tuple[str, list[object]]:
-    """The network of a run that nothing happened to."""
-    outputs = outputs_with_mini(tmp_path_factory.mktemp("outputs") / "undisturbed")
-    run = pipeline(outputs, str(outputs / "mini.toml"), *WORDS)
-    assert run.returncode == 0, run.stdout + run.stderr
-    return network_of(outputs)
-
-
-def test_a_run_that_is_killed_then_stopped_ends_as_if_nothing_had_happened(
-    tmp_path: Path, undisturbed
-):
+def test_a_run_that_is_killed_then_stopped_ends_as_if_nothing_had_happened(start, tmp_path: Path):
     from mlflow.tracking import MlflowClient
 
+    other = outputs_with_mini(tmp_path / "undisturbed")  # runs beside the others all the while
+    undisturbed = start(other, "run", str(other / "mini.toml"), *WORDS)
     outputs = outputs_with_mini(tmp_path / "outputs")
     store = LocalStore(outputs / "store")
     first = start(outputs, "run", str(outputs / "mini.toml"), *WORDS)
@@ -122,9 +132,10 @@ def test_a_run_that_is_killed_then_stopped_ends_as_if_nothing_had_happened(
     assert set(statuses.values()) == {"KILLED"}
 
     last = start(outputs, "resume", died.run_id)
-    output, _ = last.communicate(timeout=400)
-    assert last.returncode == 0, output
-    assert network_of(outputs) == undisturbed
+    for outputs_of, driver in ((outputs, last), (other, undisturbed)):
+        output, _ = driver.communicate(timeout=400)
+        assert driver.returncode == 0, (outputs_of, output)
+    assert network_of(outputs) == network_of(other)
     runs = client.search_runs([experiment])
     names = sorted(run.info.run_name for run in runs)
     assert names == sorted([died.run_id, "shard.nyu", "train.nyu"])
@@ -135,19 +146,24 @@ def test_a_run_that_is_killed_then_stopped_ends_as_if_nothing_had_happened(
         assert steps == list(expected), name
 
 
-def test_a_stage_beyond_its_time_limit_is_stopped_and_its_cpus_are_free_again(tmp_path: Path):
+def test_a_stage_beyond_its_time_limit_is_stopped_and_its_cpus_are_free_again(
+    start, tmp_path: Path
+):
     outputs = outputs_with_mini(tmp_path / "outputs")
     settings = (
-        'execution.time_limits_s={"train.nyu" = 25}',
+        'execution.time_limits_s={"train.nyu" = 20}',
         "train.nyu.recipe.epochs=4000",
-        "ablate.nyu.recipe.epochs=1",
+        "ablate.nyu.studies={}",
+        "ablate.nyu.num_workers=0",
+        "ablate.nyu.cpus_per_worker=2",
+        "ablate.nyu.max_concurrent_trials=1",
         "session.num_cpus=2",
     )
     words = ["run", str(outputs / "mini.toml"), "--to", "train,ablate", "--keep-going"]
     driver = start(outputs, *words, *settings)
     output, _ = driver.communicate(timeout=500)
     assert driver.returncode == 6, output
-    assert "it took longer than its limit of 25 s" in output
+    assert "it took longer than its limit of 20 s" in output
     state = state_of(outputs)
     assert state is not None
     # Both want the two CPUs: one of them could only begin when the other had let them go.

@@ -6,8 +6,6 @@ import os
 import re
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
+from benchmarks.dag.ray_head import end, free_ports
 from cluster.session import PROJECT_ROOT
 
 pytestmark = pytest.mark.cluster
@@ -102,7 +101,7 @@ def head() -> Iterator[Head]:
                     yield Head(started.url, folder, env)
                     return
             finally:
-                left += _end(started.process)
+                left += end(started.process)
         pytest.fail(f"Ray did not start:\n{started.log.read_text()[-3000:]}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -144,7 +143,8 @@ def test_doctor_asks_the_cluster_whether_it_can_hold_the_request(head: Head) -> 
     assert findings["Ray"]["status"] == "ok"
     assert re.search(r"auto: Ray [\d.]+, 1 nodes, \d+ CPUs, 0 GPUs", findings["Ray"]["found"])
     assert findings["room for train.nyu"]["status"] == "fail"
-    assert "asks for 512 CPUs, 0 GPUs; there are at most" in findings["room for train.nyu"]["found"]
+    found = findings["room for train.nyu"]["found"]
+    assert "asks for 512 times 1 CPUs, 0 GPUs; there is room for 2 of them at most" in found
     assert findings["store"]["status"] == findings["MLflow"]["status"] == "ok"
 
 
@@ -178,18 +178,6 @@ def _job_id(done: subprocess.CompletedProcess[str]) -> str:
     return match.group()
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 class Started(NamedTuple):
     """A head that may not be up yet: where it takes jobs, its node's agent, what it says."""
 
@@ -202,7 +190,7 @@ class Started(NamedTuple):
 def _start(folder: Path, env: Mapping[str, str]) -> Started:
     """Start Ray in a session of its own, all its files below ``folder``."""
     folder.mkdir()
-    gcs, dashboard, agent, client, metrics = _free_ports(5)
+    gcs, dashboard, agent, client, metrics = free_ports(5)
     command = [
         *[str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--num-gpus=0"],
         *["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--port={gcs}"],
@@ -231,36 +219,3 @@ def _takes_jobs(started: Started) -> bool:
                 return True
         time.sleep(0.5)
     return False
-
-
-def _end(process: subprocess.Popen[bytes]) -> list[int]:
-    """End the head and all in its session; return those that had to be left."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    deadline = time.monotonic() + 10
-    while (members := _session_members(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    for pid in members:
-        os.kill(pid, signal.SIGKILL)
-    time.sleep(0.5 if members else 0)
-    return _session_members(process.pid)
-
-
-def _session_members(session_id: int) -> list[int]:
-    """Return the living processes of a session that this test began."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-        except OSError:
-            continue
-        if int(session) == session_id and state != "Z":
-            found.append(int(entry.name))
-    return found

@@ -1,27 +1,38 @@
-"""A driver that kills itself: the body of the processes of ``test_killed_driver.py``."""
+"""A driver that kills itself: the body of the processes of ``test_killed_driver.py``.
 
+It goes through the command line; only the graph is a small one, and its stages run in the driver.
+"""
+
+import contextlib
 import json
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import mlflow.tracking  # noqa: F401 - loaded once by the server that forks the drivers
+# Loaded once, by the server that forks the drivers:
+import mlflow.store.model_registry.sqlalchemy_store
+import mlflow.store.tracking.sqlalchemy_store
+import mlflow.tracking  # noqa: F401
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from cluster.local_store import LocalStore
 from cluster.monitor import Monitor
-from cluster.tracking import TrackingConfig
-from pipeline import fingerprint, runs
+from pipeline import cli, fingerprint, launch, runs
 from pipeline.dag import Node, check_graph
 from tests.pipeline import small_graph
-from tests.pipeline.small_graph import InProcess, Settings, execution
+from tests.pipeline.small_graph import InProcess, Settings
 
 EDGES: dict[str, dict[str, str]] = {"a": {}, "c": {}, "e": {"x": "a", "y": "c"}}
 """Two stages side by side, and one that joins them."""
+PRESET = '[shard.x]\nformat = "nyu_densedepth"\nroot = "."\n'
+RUN = ("run", "small.toml", "store=store", "tracking.uri=sqlite:///mlflow.db")
+"""The command; its paths are relative, so that in every folder it is the same run."""
 
 
 @dataclass
@@ -74,23 +85,39 @@ class KillingMonitor(Monitor):
         return super().track(method, *args)
 
 
-def graph() -> dict[str, Node]:
-    """Return the graph of ``EDGES``."""
+def graph(config: Any = None) -> dict[str, Node]:
+    """Return the graph of ``EDGES``, whatever the configuration says."""
     stage = ModuleType(small_graph.__name__)
     return check_graph(
         Node(name, stage, Settings(text=name), inputs) for name, inputs in EDGES.items()
     )
 
 
-def drive(folder: Path, kill_before: int | None, number: int) -> None:
-    """Drive the run in this process; leave what was done in ``deeds-N`` and ``ran-N.json``."""
+def drive(folder: Path, words: tuple[str, ...], kill_before: int | None, number: int) -> None:
+    """Run a command in this process; leave what was done in ``deeds-N`` and ``ran-N.json``."""
     global fuse
     fuse = Fuse(folder / f"deeds-{number}", kill_before)
+    os.chdir(folder)
+    os.environ |= {"DEPTH_OUTPUTS": str(folder), "DEPTH_COMMIT": "abc"}
+    _leave_the_disk_alone()
     runs.SAVE_EVERY_S = 0.0  # every event is written, so that each is a moment to die in
+    sys.stdout = sys.stderr = (folder / f"shown-{number}").open("w")
     fingerprint._reached = lambda module: {}  # type: ignore[assignment] # these stages have no file
     small_graph.executed = Noted(folder / f"ran-{number}.json")
-    monitor = KillingMonitor(TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db"), folder / "files")
-    execution(graph(), KillingStore(folder / "store"), InProcess(monitor)).run()
+    launch.build_graph = graph
+    launch.open_store = lambda url: KillingStore(folder / url)  # type: ignore[assignment]
+    launch.open_session = lambda _, tracking, files: contextlib.nullcontext(  # type: ignore
+        InProcess(KillingMonitor(tracking, files))
+    )
+    sys.exit(cli.main(words))
+
+
+def _leave_the_disk_alone() -> None:
+    """Skip what only a power cut would show: a killed process loses nothing that it has written."""
+    os.fsync = lambda descriptor: None  # type: ignore[assignment]
+    event.listen(
+        Engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF")
+    )
 
 
 class Noted(list[str]):
@@ -103,6 +130,3 @@ class Noted(list[str]):
     def append(self, name: str) -> None:
         super().append(name)
         self._path.write_text(json.dumps(self))
-
-
-Drive = Callable[[Path, int | None, int], None]

@@ -1,7 +1,6 @@
 """Completion, asked as a shell asks: through argcomplete's protocol, and in a real bash."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,17 +38,20 @@ def completed(line: str, outputs: Path) -> list[str]:
         ("depth run nyu", ["nyu", "nyu_small"]),
         ("depth run demo --on", ["--only"]),
         ("depth run demo --only evaluate.k", ["evaluate.kitti"]),
+        ("depth run nyu --only ev", ["evaluate", "evaluate.nyu"]),  # though it has no data root
+        ("depth plan --from ev", ["evaluate", "evaluate.kitti", "evaluate.nyu"]),
+        ("depth run OWN.toml --force s", ["shard", "shard.office"]),
         ("depth show demo-1", ["demo-12345678"]),
     ],
 )
 def test_verbs_presets_options_stages_and_runs_are_completed(line, words, tmp_path: Path):
     (tmp_path / "store/runs/demo-12345678").mkdir(parents=True)
-    assert completed(line, tmp_path) == words
+    own = tmp_path / "own.toml"
+    own.write_text('[shard.office]\nformat = "image_pairs"\n')
+    assert completed(line.replace("OWN.toml", str(own)), tmp_path) == words
 
 
 def test_the_code_for_bash_makes_bash_complete(tmp_path: Path):
-    if not shutil.which("bash"):
-        pytest.skip("no bash here")
     code = subprocess.run(
         [sys.executable, "-m", "pipeline", "completion", "bash"],
         cwd=PROJECT,

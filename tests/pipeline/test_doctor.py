@@ -12,7 +12,8 @@ from pipeline import doctor as module
 from pipeline.cli import main
 from pipeline.config import load_config
 from pipeline.dag import build_graph
-from pipeline.doctor import examine, needs_of
+from pipeline.doctor import Request, examine, request_of, room_for
+from tests.integration.test_bad_input import data_set
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_what_cannot_work_is_told_with_what_to_do_and_an_exit_code(
         f"{tmp_path}/file/store",
         "no server answers",
         "room for train.nyu",
-        "asks for 2 CPUs, 0 GPUs; there are at most 1 CPUs, 0 GPUs",
+        "asks for 2 times 1 CPUs, 0 GPUs; there is room for 1 of them at most",
         "lower num_workers",
     ):
         assert text in " ".join(shown.split()), text
@@ -72,15 +73,35 @@ def test_what_cannot_work_is_told_with_what_to_do_and_an_exit_code(
 def test_gpus_that_a_stage_insists_on_are_counted(outputs, no_torch):
     findings = found("nyu", "shard.nyu.root=/no/such")
     assert findings["room for train.nyu"].status == "fail"
-    assert "4 GPUs" in findings["room for train.nyu"].found
+    assert "asks for 4 times 4 CPUs, 1 GPUs; no node has" in findings["room for train.nyu"].found
 
 
 def test_what_each_stage_asks_for():
     graph = build_graph(load_config("nyu", ["shard.nyu.root=/x", "train.nyu.cpus_per_worker=6"]))
-    assert needs_of(graph["train.nyu"]) == (24.0, 4)
-    assert needs_of(graph["shard.nyu"]) == (1.0, 0)
+    assert request_of(graph["train.nyu"]) == Request(4, {"CPU": 6.0, "GPU": 1.0})
+    assert request_of(graph["shard.nyu"]) == Request(1, {"CPU": 1.0, "GPU": 0.0})
     demo = build_graph(load_config("demo"))
-    assert needs_of(demo["train.nyu"])[1] is None  # auto: what there is
+    assert request_of(demo["train.nyu"]).bundle["GPU"] == 0  # auto: what there is
+    assert request_of(demo["ablate.nyu"]).num_bundles == 1  # trials without workers
+
+
+def test_every_bundle_must_fit_on_a_node_and_all_of_them_on_the_nodes():
+    request = Request(4, {"CPU": 6.0, "GPU": 1.0})
+    small, large = {"CPU": 4.0, "GPU": 4.0}, {"CPU": 16.0, "GPU": 8.0}
+    assert room_for(request, [large, large], []) is None
+    cases = [
+        # Enough of everything in all, and no node that could hold a single worker.
+        ([small] * 8, [], "fail", "no node has as much, only 4 CPUs, 4 GPUs"),
+        ([large], [], "fail", "asks for 4 times 6 CPUs, 1 GPUs; there is room for 2 of them"),
+        ([small] * 8, [(small, -1)], "fail", "no node has"),
+        ([large], [(large, 1)], "fail", "room for 2 of them"),
+        ([small], [(large, 2)], "warn", "the cluster must grow first, now 4 CPUs, 4 GPUs"),
+        ([small], [(large, -1)], "warn", "the cluster must grow first"),
+    ]
+    for nodes, grows, status, text in cases:
+        found = room_for(request, nodes, grows)
+        assert found is not None
+        assert (found.status, text in found.found) == (status, True), found
 
 
 def test_a_cluster_that_does_not_answer_is_named(outputs, no_torch, monkeypatch):
@@ -91,15 +112,32 @@ def test_a_cluster_that_does_not_answer_is_named(outputs, no_torch, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("most", "status", "text"),
-    [(None, "fail", "there are at most 1 CPUs"), ({"CPU": 8}, "warn", "the cluster must grow")],
+    ("grows", "status", "text"),
+    [
+        ([], "fail", "there is room for 1 of them at most"),
+        ([({"CPU": 8, "GPU": 0}, 2)], "warn", "the cluster must grow first"),
+    ],
 )
-def test_a_cluster_is_asked_what_it_can_grow_to(outputs, no_torch, monkeypatch, most, status, text):
-    facts = {"version": "2.60", "num_nodes": 1, "now": {"CPU": 1, "GPU": 0}, "most": most}
+def test_a_cluster_is_asked_what_it_can_grow_to(
+    outputs, no_torch, monkeypatch, grows, status, text
+):
+    facts = {"version": "2.60", "nodes": [{"CPU": 1, "GPU": 0}], "grows": grows}
     monkeypatch.setattr(module, "ray_facts", lambda address: facts)
-    finding = found("demo", "session.address=auto")["room for train.nyu"]
-    assert finding.status == status
-    assert text in finding.found
+    findings = found("demo", "session.address=auto")
+    assert findings["room for train.nyu"].status == status
+    assert text in findings["room for train.nyu"].found
+    assert ("grows to 2 of 8 CPUs, 0 GPUs" in findings["Ray"].found) == bool(grows)
+
+
+def test_listed_frames_that_a_reader_leaves_out_are_counted(outputs, no_torch, tmp_path: Path):
+    data_set(tmp_path)
+    words = ("nyu_small", f"shard.nyu.root={tmp_path}")
+    assert found(*words)["files of shard.nyu"].status == "ok"
+    lists = tmp_path / "data/nyu2_train.csv"
+    lists.write_text(lists.read_text() + "no comma\n" + lists.read_text().splitlines()[0] + "\n")
+    finding = found(*words)["files of shard.nyu"]
+    assert finding.status == "warn"
+    assert "; 2 listed frames are left out, the first 'no comma': " in finding.found
 
 
 def test_a_probe_that_hangs_or_crashes_is_an_answer(monkeypatch):

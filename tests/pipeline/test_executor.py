@@ -1,6 +1,7 @@
 """The executor, on small stages and a session that runs them in this process."""
 
 import io
+import itertools
 import json
 import threading
 import time
@@ -9,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import StoreUnavailable
+from cluster.errors import StoreUnavailable, StoreUnwritable
 from cluster.local_store import LocalStore
 from pipeline import executor as executor_module
-from pipeline import fingerprint as fingerprint_module
 from pipeline.errors import RunHeld, StageFailed, StageTimeout, UsageMistake
-from pipeline.lease import Lease, lease_key, this_process
+from pipeline.lease import Claims, Lease, lease_key, this_process
 from pipeline.plan import make_plan
 from pipeline.records import StageRecord, find_record, publish_record
 from pipeline.retry import ExecutionConfig
 from pipeline.runs import load_events, load_run
+from pipeline.selection import select
 from tests.pipeline.small_graph import (
     InProcess,
     Recorder,
@@ -30,12 +31,7 @@ from tests.pipeline.small_graph import (
     graph,
 )
 
-
-@pytest.fixture(autouse=True)
-def _stage(monkeypatch):
-    executed.clear()
-    errors.clear()
-    monkeypatch.setattr(fingerprint_module, "_reached", lambda module: {})
+pytestmark = pytest.mark.usefixtures("small_stages")
 
 
 @pytest.fixture
@@ -164,6 +160,137 @@ def test_a_chosen_stage_whose_input_is_stale_is_refused_before_anything_runs(sto
     assert isinstance(error, UsageMistake)
     assert "b needs a, which is not up to date (text a -> A)" in str(error)
     assert (executed, recorder.calls) == ([], [])
+
+
+def test_a_gap_between_chosen_stages_is_refused_before_anything_runs(store):
+    """b, between a and e, is up to date now, but not once a has run."""
+    execute(graph(), store)
+    executed.clear()
+    changed = graph(a=Settings(text="A"))
+    error, recorder, _ = execute(changed, store, only=["a", "e"])
+    assert str(error) == (
+        "e needs b, which is not up to date (after a) and not among the chosen stages: "
+        "choose it too"
+    )
+    assert (executed, recorder.calls) == ([], [])
+    with pytest.raises(UsageMistake) as refused:
+        make_plan(changed, store, select(changed, only=["a", "e"]))
+    assert str(refused.value) == str(error)
+    execute(graph(), store, only=["a", "e"])  # where a need not run there is no gap
+    assert executed == []
+
+
+def test_a_forced_stage_that_this_run_has_published_is_not_forced_again(store):
+    """As after a driver that died before it could note that it had done what it was forced to."""
+    execute(graph(), store)
+    executed.clear()
+    execute(graph(), store, force=["c"])
+    records, _, text = execute(graph(), store, force=["c"])
+    assert executed == ["c"]
+    assert text.count("up to date") == 5
+    assert records["c"].mark == "again-1"
+    execute(graph(), store, force=["c"], run_id="another")
+    assert executed == ["c", "c"]
+
+
+def test_what_another_driver_computes_is_looked_at_ever_more_seldom(store, monkeypatch):
+    """Three minutes, by a clock of this test's own."""
+    clock, looks = [0.0], []
+
+    class Clock:
+        monotonic = staticmethod(lambda: clock[0])
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            clock[0] += seconds
+            if clock[0] > 180:
+                theirs.release_all()
+                other.release()
+
+    def counted(self, name):
+        looks.append(clock[0])
+        return try_claim(self, name)
+
+    nodes = {"a": graph()["a"]}
+    theirs = Claims(store, this_process("theirs"))
+    other = Lease(store, lease_key("theirs"), theirs._me)
+    assert other.try_acquire()
+    digest = make_plan(nodes, store)["a"].fingerprint.digest()
+    assert theirs.try_claim(f"a/{digest}") is None
+    try_claim = Claims.try_claim
+    monkeypatch.setattr(Claims, "try_claim", counted)
+    monkeypatch.setattr(executor_module, "time", Clock)
+    records, _, text = execute(nodes, store)
+    assert set(records) == {"a"}
+    assert text.count("run theirs, process") == 1
+    assert 36 <= len(looks) <= 42
+    assert looks[1] - looks[0] < 0.7
+    assert max(b - a for a, b in itertools.pairwise(looks)) < 6
+
+
+def test_a_claim_that_cannot_be_read_stops_the_run_and_says_so(store):
+    digest = make_plan(graph(), store)["a"].fingerprint.digest()
+    store.put_bytes(f"claims/a/{digest}", b'{"format": 2}')
+    error, recorder, _ = execute(graph(), store)
+    assert isinstance(error, RunHeld)
+    assert f"claims/a/{digest} cannot be read: a driver of another version" in str(error)
+    assert load_run(store, "test").status == "failed"
+    assert recorder.statuses() == {"test": "FAILED"}
+    assert executed == []
+
+
+def test_a_stage_that_only_ever_failed_is_said_to_have_failed(store):
+    execute(graph(c=Settings(text="c", fail="no luck\nat all")), store)
+    decision = make_plan(graph(c=Settings(text="other")), store)["c"]
+    assert decision.reason.startswith("never done: it failed in test at 20")
+    assert decision.reason.endswith(": ValueError: no luck")
+    execute(graph(), store)
+    same = graph(c=Settings(text="C", fail="no luck"))
+    execute(same, store)
+    causes = make_plan(same, store)["c"].causes
+    assert causes[:2] == ("text c -> C", "fail  -> no luck")
+    assert causes[2].startswith("it failed in test at 20")
+    assert "failed" not in make_plan(graph(c=Settings(text="c2")), store)["c"].reason
+
+
+def test_a_run_that_finds_all_made_by_others_leaves_a_state_once(store):
+    execute(graph(), store, run_id="one")
+    for _ in range(2):
+        records, recorder, _ = execute(graph(), store, run_id="two")
+        assert (set(records), recorder.calls) == ({"a", "b", "c", "d", "e"}, [])
+    state = load_run(store, "two")
+    assert (state.name, state.status, state.ended_at != "") == ("two@1", "finished", True)
+    assert {s.status for s in state.stages.values()} == {"cached"}
+    digests = {name: records[name].fingerprint.digest() for name in state.stages}
+    assert {n: s.fingerprint for n, s in state.stages.items()} == digests
+    assert [e["event"] for e in load_events(store, state)] == ["run started", "run finished"]
+    execute(graph(b=Settings(text="B")), store, run_id="three")
+    execute(graph(), store, run_id="three")  # back to what was: other results than its last ones
+    assert load_run(store, "three").name == "three@2"
+
+
+def test_a_run_without_work_needs_no_right_to_write(store, monkeypatch):
+    execute(graph(), store, run_id="one")
+
+    def refuse(self, key, data):
+        raise StoreUnwritable(self.url, "read only")
+
+    monkeypatch.setattr(LocalStore, "put_bytes_if_absent", refuse)
+    assert set(execute(graph(), store, run_id="two")[0]) == {"a", "b", "c", "d", "e"}
+
+
+def test_progress_is_asked_for_at_most_every_poll(store):
+    asked = []
+
+    class Asked(Recorder):
+        def snapshot(self) -> dict[str, Any]:
+            asked.append(time.monotonic())
+            return {}
+
+    execution(graph(), store, InProcess(Asked())).run()  # five stages, one after the other
+    gaps = [b - a for a, b in itertools.pairwise(asked)]
+    assert asked
+    assert all(gap >= executor_module.POLL_S for gap in gaps)
 
 
 def test_a_forced_stage_runs_as_an_execution_of_its_own(store):

@@ -125,3 +125,21 @@ def test_what_is_known_of_a_file_is_kept_by_its_bytes_and_damage_does_no_harm(pr
     known.rename(project / "away")
     known.write_text("a file in the way")
     assert take() == first
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("short", "other", "nested short -> other"),
+        (
+            "x" * 100 + "abc" + "y" * 100,
+            "x" * 100 + "def" + "y" * 100,
+            f"nested ...{'x' * 20}abc{'y' * 37}... -> ...{'x' * 20}def{'y' * 37}...",
+        ),
+        ("z" * 70, "z" * 71, f"nested ...{'z' * 20} -> ...{'z' * 21}"),
+        (["a"], "b" * 70, f"nested ['a'] -> {'b' * 60}..."),
+    ],
+)
+def test_long_values_are_shown_where_they_differ(project: Path, old, new, shown):
+    before = take().model_copy(update={"config": {"nested": old}})
+    assert before.model_copy(update={"config": {"nested": new}}).differences(before) == [shown]

@@ -105,3 +105,16 @@ def test_the_graph_as_json_has_edges_and_states(tmp_path: Path, monkeypatch, cap
     stages = {row["stage"]: row for row in json.loads(capsys.readouterr().out)["stages"]}
     assert stages["evaluate.nyu"]["needs"] == ["shard.nyu", "train.nyu"]
     assert stages["shard.nyu"]["state"] == "would run"
+
+
+def test_json_goes_into_a_file_and_excludes_another_form(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path / "outputs"))
+    path = tmp_path / "graph.json"
+    assert main(["graph", "demo", "--json", "--output", str(path)]) == 0
+    assert capsys.readouterr().out.split() == ["written:", str(path)]
+    assert main(["graph", "demo", "--json"]) == 0
+    assert path.read_text() == capsys.readouterr().out
+    assert "train.nyu" in {row["stage"] for row in json.loads(path.read_text())["stages"]}
+    with pytest.raises(SystemExit, match="2"):
+        main(["graph", "demo", "--json", "--format", "html"])
+    assert "not allowed with argument" in capsys.readouterr().err

@@ -10,20 +10,14 @@ from pipeline import fingerprint as fingerprint_module
 from pipeline.cli import main
 from pipeline.lease import Holder, lease_key
 from pipeline.runs import load_run
-from tests.pipeline.small_graph import Settings, errors, execute, executed, graph
+from tests.pipeline.small_graph import Settings, execute, graph
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch) -> LocalStore:
+def store(run_one: LocalStore) -> LocalStore:
     """A store with a finished run ``one`` and a run ``two`` that failed in b."""
-    executed.clear()
-    errors.clear()
-    monkeypatch.setattr(fingerprint_module, "_reached", lambda module: {})
-    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))
-    store = LocalStore(tmp_path / "store")
-    execute(graph(), store, run_id="one")
-    execute(graph(b=Settings(text="B", fail="no [luck]")), store, run_id="two")
-    return store
+    execute(graph(b=Settings(text="B", fail="no [luck]")), run_one, run_id="two")
+    return run_one
 
 
 def answer(capsys, *words: str) -> str:
@@ -50,6 +44,23 @@ def test_the_newest_run_is_shown_with_each_stages_status_and_why(store, capsys):
 
 def test_follow_ends_with_the_run(store, capsys):
     assert "two@1" in answer(capsys, "status", "two", "--follow")
+
+
+def test_follow_in_json_is_a_line_per_change(store, capsys, monkeypatch):
+    ended, states = load_run(store, "two"), []
+    for note in ("loss 2", "loss 1"):
+        state = ended.model_copy(deep=True)
+        state.status, state.stages["b"].note = "running", note
+        states.append(state)
+    states = [*states, states[-1], ended]
+    monkeypatch.setattr("pipeline.history._chosen", lambda store, name: states.pop(0))
+    monkeypatch.setattr("pipeline.history.load_run", lambda store, name: states.pop(0))
+    monkeypatch.setattr("pipeline.history.standing", lambda store, state, watch: state.status)
+    monkeypatch.setattr("pipeline.history.time.sleep", lambda seconds: None)
+    lines = answer(capsys, "status", "--follow", "--json").splitlines()
+    shown = [(f["status"], f["stages"]["b"]["note"]) for f in map(json.loads, lines)]
+    failed = "ValueError: no [luck]"
+    assert shown == [("running", "loss 2"), ("running", "loss 1"), ("failed", failed)]
 
 
 def test_a_driver_that_died_is_told_from_one_that_works(store, capsys, monkeypatch):
@@ -127,6 +138,9 @@ def test_a_diff_between_attempts_shows_changed_code(store, capsys, monkeypatch):
     execute(graph(), store, run_id="three")
     code = told(capsys, "diff", "three@1", "three@2")["code"]
     assert {"name": "a densedepth/losses.py", "old": "11", "new": "22", "note": ""} in code
+    execute(graph(), store, run_id="three", last=["b"], force=[])
+    code = told(capsys, "diff", "three@2", "three@3")["code"]
+    assert code == []  # not the code of stages that only one of the two has done
 
 
 def test_verify_reads_everything_and_names_what_is_damaged(store, capsys):

@@ -1,11 +1,13 @@
-"""``kill -9`` of the driver before each thing that it does outside its own memory, then again.
+"""``kill -9`` of the driver before each thing that it does outside its own memory, then ``resume``.
 
-Whatever the moment, the same command completes the run: equal artifacts, byte for byte, nothing
-that had been published computed again, one set of MLflow runs without a step twice.
+Whatever the moment, the run is completed: equal artifacts, byte for byte, nothing that had been
+published computed again, one set of MLflow runs without a step twice. A new run, one that is
+forced to repeat a stage, and one that finds an artifact damaged.
 """
 
 import json
 import multiprocessing
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -15,9 +17,9 @@ import pytest
 
 from cluster.local_store import LocalStore
 from cluster.tracking import Tracker, TrackingConfig
-from pipeline.records import find_record
-from pipeline.runs import load_attempts
-from tests.pipeline.driven import EDGES, drive
+from pipeline.records import StageRecord, all_records, damage
+from pipeline.runs import list_runs
+from tests.pipeline.driven import EDGES, PRESET, RUN, drive
 
 SUMMARY = [f"{name}/{figure}" for name in EDGES for figure in ("best_epoch", "train_seconds")]
 processes = multiprocessing.get_context("forkserver")
@@ -28,44 +30,76 @@ processes.set_forkserver_preload(["tests.pipeline.driven"])
 def empty(tmp_path_factory) -> Path:
     """A folder with an MLflow database in which nothing has run: making one takes seconds."""
     folder: Path = tmp_path_factory.mktemp("empty")
-    Tracker(TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db"), folder / "files")
+    (folder / "small.toml").write_text(PRESET)
+    Tracker(TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db"), folder / "mlartifacts")
     return folder
 
 
-def driver(folder: Path, kill_before: int | None, number: int) -> int | None:
-    """Drive in a process of its own and return how it ended."""
-    process = processes.Process(target=drive, args=(folder, kill_before, number))
-    process.start()
-    process.join()
-    return process.exitcode
+@pytest.fixture(scope="module")
+def finished(empty: Path, tmp_path_factory) -> Path:
+    """A folder in which the run has ended."""
+    folder: Path = tmp_path_factory.mktemp("finished") / "run"
+    shutil.copytree(empty, folder)
+    assert command(folder, RUN, None, 1) == 0
+    return folder
+
+
+def command(
+    folder: Path, words: tuple[str, ...], kill_before: int | None, number: int
+) -> int | None:
+    """Give a command in a process of its own and return how it ended."""
+    (code,) = commands([(folder, words, kill_before, number)])
+    return code
+
+
+def commands(given: list[tuple[Path, tuple[str, ...], int | None, int]]) -> list[int | None]:
+    """The same for several at once, each in a folder of its own."""
+    drivers = [processes.Process(target=drive, args=one) for one in given]
+    for one in drivers:
+        one.start()
+    for one in drivers:
+        one.join()
+    return [one.exitcode for one in drivers]
+
+
+def store_of(folder: Path) -> LocalStore:
+    return LocalStore(folder / "store")
+
+
+def records(folder: Path) -> dict[str, StageRecord]:
+    return {record.node: record for record in all_records(store_of(folder))}
 
 
 def outcome(folder: Path) -> dict[str, Any]:
     """Return every artifact and the bytes of every object that it names."""
-    store = LocalStore(folder / "store")
     found: dict[str, Any] = {}
-    for name, stage in load_attempts(store, "test")[-1].stages.items():
-        record = find_record(store, name, stage.fingerprint)
-        assert record is not None, name
-        objects = {ref.key: store.get_bytes(ref.key) for ref in record.artifact.objects()}
+    for name, record in records(folder).items():
+        objects = {
+            ref.key: store_of(folder).get_bytes(ref.key) for ref in record.artifact.objects()
+        }
         found[name] = (record.artifact.model_dump(mode="json"), objects)
+    (run,) = list_runs(store_of(folder))
+    assert run.status == "finished"
+    assert {n for n, s in run.stages.items() if s.status in ("done", "cached")} == set(EDGES)
+    assert not run.forced
     return found
 
 
 def tracked(folder: Path) -> dict[str, Any]:
-    """Return run -> status, parameters, the steps of each of its metrics."""
+    """Return key of a run -> status, parameters, the steps of each of its metrics."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     found: dict[str, Any] = {}
     for run in runs:
-        assert run.info.run_name not in found, f"two runs for {run.info.run_name}"
+        key = re.sub("again-.*", "again", run.data.tags["depth.key"])  # a forced one's is random
+        assert key not in found, f"two runs for {key}"
         steps = {
             name: [m.step for m in client.get_metric_history(run.info.run_id, name)]
             for name in run.data.metrics
         }
-        found[run.info.run_name] = (run.info.status, run.data.params, steps)
+        found[key] = (run.info.status, run.data.params, steps)
     return found
 
 
@@ -74,40 +108,86 @@ def ran(folder: Path, number: int) -> list[str]:
     return json.loads(path.read_text()) if path.is_file() else []
 
 
-def test_a_driver_killed_at_any_moment_loses_nothing(tmp_path: Path, empty: Path):
-    undisturbed = tmp_path / "undisturbed"
-    shutil.copytree(empty, undisturbed)
-    assert driver(undisturbed, None, 1) == 0
-    expected, expected_runs = outcome(undisturbed), tracked(undisturbed)
-    deeds = (undisturbed / "deeds-1").read_text().splitlines()
-    assert {d for d in deeds if d.startswith("put_if_absent records/")} >= {
-        f"put_if_absent records/{name}/{_digest(undisturbed, name)}.json" for name in EDGES
-    }
-    assert expected_runs["e"] == ("FINISHED", {}, {"length": [0]})
-    once = {figure: [0] for figure in SUMMARY}
-    assert expected_runs["test"] == ("FINISHED", {"name": "test"}, once)
-    assert set(expected_runs) == {"test", *EDGES}
+def deeds_of(folder: Path, number: int) -> list[str]:
+    return (folder / f"deeds-{number}").read_text().splitlines()
 
-    for moment, deed in enumerate(deeds):
-        # Before a write of the log everything else is as after the deed before it.
-        if deed.startswith("put runs/") and 4 < moment < len(deeds) - 5:
-            continue
-        folder = tmp_path / f"killed-{moment}"
-        shutil.copytree(empty, folder)
-        where = f"killed before {moment}: {deed}"
-        assert driver(folder, moment, 1) == -signal.SIGKILL, where
-        published = {
-            key.split("/")[1]
-            for key in LocalStore(folder / "store").list_keys("records/")
-            if not key.endswith("/latest.json")
-        }
-        assert driver(folder, None, 2) == 0, where
-        assert not published & set(ran(folder, 2)), where
-        assert set(ran(folder, 1)) | set(ran(folder, 2)) == set(EDGES), where
+
+def test_the_undisturbed_run_is_one_that_a_kill_can_spoil(finished: Path):
+    """It publishes by conditional puts, and MLflow has each step once."""
+    digests = {name: record.fingerprint.digest() for name, record in records(finished).items()}
+    assert set(deeds_of(finished, 1)) >= {
+        f"put_if_absent records/{name}/{digest}.json" for name, digest in digests.items()
+    }
+    runs = tracked(finished)
+    (parent,) = (key for key in runs if "/" not in key)
+    expected = {f"{parent}/{name}/{digest[:12]}" for name, digest in digests.items()}
+    assert set(runs) == {parent, *expected}
+    assert runs[f"{parent}/e/{digests['e'][:12]}"] == ("FINISHED", {}, {"length": [0]})
+    assert runs[parent][0] == "FINISHED"
+    assert runs[parent][1]["shard.x.format"] == "nyu_densedepth"
+    assert runs[parent][2] == {figure: [0] for figure in SUMMARY}
+
+
+@pytest.mark.parametrize("case", ["new", "forced", "damaged"])
+def test_a_driver_killed_at_any_moment_loses_nothing(case, tmp_path: Path, empty, finished):
+    start = empty if case == "new" else finished
+    words = (*RUN, "--force", "c") if case == "forced" else RUN
+    works = {"new": set(EDGES), "forced": {"c"}, "damaged": {"a"}}[case]
+
+    def begin(name: str) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(start, folder)
+        if case == "damaged":
+            (folder / "store/networks/a-a").write_bytes(b"rubbish")
+        return folder
+
+    def is_published(folder: Path, name: str) -> bool:
+        record = records(folder).get(name)
+        return (
+            record is not None
+            and (case != "forced" or bool(record.mark))
+            and damage(store_of(folder), record) is None
+        )
+
+    undisturbed = begin("undisturbed")
+    assert command(undisturbed, words, None, 2) == 0
+    assert set(ran(undisturbed, 2)) == works
+    expected, expected_runs = outcome(undisturbed), tracked(undisturbed)
+    deeds = deeds_of(undisturbed, 2)
+
+    def resume(folder: Path) -> tuple[str, ...]:
+        attempt = 1 if case == "new" else 2
+        known = [run for run in list_runs(store_of(folder)) if run.attempt == attempt]
+        # Before its first note of itself the attempt is not known: the same command goes on.
+        return ("resume", known[0].run_id, "--store", "store") if known else words
+
+    def check(moment: int, folder: Path, published: set[str]) -> None:
+        where = f"killed before {moment}: {deeds[moment]}"
+        assert not published & set(ran(folder, 3)), where
+        assert set(ran(folder, 2)) | set(ran(folder, 3)) == works, where
         assert outcome(folder) == expected, where
         assert tracked(folder) == expected_runs, where
         shutil.rmtree(folder)
 
+    moments = moments_of(deeds, case == "new")
+    assert len(moments) > 5 * len(works)
+    for pair in (moments[i : i + 2] for i in range(0, len(moments), 2)):
+        folders = [begin(f"killed-{moment}") for moment in pair]
+        killed = [(f, words, m, 2) for m, f in zip(pair, folders, strict=True)]
+        assert commands(killed) == [-signal.SIGKILL] * len(pair), pair
+        published = [{name for name in works if is_published(f, name)} for f in folders]
+        assert commands([(f, resume(f), None, 3) for f in folders]) == [0] * len(pair), pair
+        for moment, folder, names in zip(pair, folders, published, strict=True):
+            check(moment, folder, names)
 
-def _digest(folder: Path, name: str) -> str:
-    return load_attempts(LocalStore(folder / "store"), "test")[-1].stages[name].fingerprint
+
+def moments_of(deeds: list[str], is_new: bool) -> list[int]:
+    """Return the moments to die in, those left out that are like another."""
+    claimed = next(n for n, deed in enumerate(deeds) if " claims/" in deed)
+    first = 0 if is_new else claimed  # until then every run does the same
+    # Before a write of the log everything else is as after the deed before it.
+    return [
+        moment
+        for moment in range(first, len(deeds))
+        if not (deeds[moment].startswith("put runs/") and claimed < moment < len(deeds) - 5)
+    ]

@@ -9,6 +9,7 @@ import pytest
 from cluster.errors import StoreUnavailable
 from cluster.local_store import LocalStore
 from pipeline import lease as module
+from pipeline.errors import RunHeld
 from pipeline.lease import Claims, Holder, Lease, Watch, acquire, holder_of, lease_key, this_process
 
 KEY = lease_key("run")
@@ -133,6 +134,24 @@ def test_an_unreadable_lease_is_nobodys(store):
     lease = take(store)
     assert isinstance(lease, Lease)
     lease.release()
+
+
+def test_a_lease_of_another_version_lives_while_its_bytes_change(store):
+    watch = Watch(store, KEY)
+    for beat in range(8):  # for longer than the dead may keep still
+        store.put_bytes(KEY, b'{"format": 2, "pulse": %d}' % beat)
+        holder, lives = watch.look()
+        assert lives is not False
+        time.sleep(0.08)
+    assert "a driver whose lease cannot be read" in str(holder)
+    time.sleep(0.45)
+    assert watch.look()[1] is False
+
+
+def test_a_claim_that_cannot_be_read_is_neither_taken_nor_waited_for(store):
+    store.put_bytes("claims/train/abc", b'{"format": 2}')
+    with pytest.raises(RunHeld, match=r"claims/train/abc cannot be read: .* gc --delete"):
+        Claims(store, this_process("run")).try_claim("train/abc")
 
 
 def test_a_claim_holds_as_long_as_its_run_has_a_living_driver(store):

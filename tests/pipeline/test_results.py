@@ -39,8 +39,8 @@ def rows(text: str) -> dict[str, list[str]]:
 def test_a_plan_says_what_why_and_how_long_it_took():
     text = io.StringIO()
     plan = {
-        "shard.nyu": Decision("shard.nyu", False, "up to date, 7 objects verified"),
-        "train.nyu": Decision("train.nyu", True, "epochs 5 -> 6", last_seconds=200.0),
+        "shard.nyu": Decision("shard.nyu", False, ("up to date, 7 objects verified",)),
+        "train.nyu": Decision("train.nyu", True, ("epochs 5 -> 6",), last_seconds=200.0),
     }
     print_plan("demo-1", plan, Console(file=text, width=120))
     told = rows(text.getvalue())

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster.storage import open_store
+from pipeline.config import load_config
+from pipeline.dag import build_graph
 from pipeline.errors import (
     ConfigMistakes,
     GraphError,
@@ -19,6 +22,9 @@ from pipeline.errors import (
 )
 from pipeline.launch import run_tags
 from pipeline.run import main
+from pipeline.runs import list_runs
+from tests.integration.test_bad_input import data_set
+from tests.pipeline.recorded import record_all
 
 PROJECT = Path(__file__).resolve().parents[2]
 WATCH = (
@@ -48,6 +54,33 @@ def test_help_plan_and_mistakes_import_nothing_heavy(arguments, tmp_path: Path):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_run_with_nothing_to_do_imports_nothing_heavy_and_is_known(tmp_path: Path, monkeypatch):
+    data_set(tmp_path / "raw")
+    outputs = tmp_path / "outputs"
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(outputs))
+    words = ["nyu_small", f"shard.nyu.root={tmp_path}/raw", "train.nyu.recipe.network.weights=none"]
+    words += ["train.nyu.recipe.freeze_encoder_norm=false"]
+    graph = build_graph(load_config(words[0], words[1:]))
+    store = open_store(str(outputs / "store"))
+    record_all({name: node for name, node in graph.items() if name != "register"}, store)
+    for arguments in ([*words, "--plan", "--to", "report"], [*words, "--to", "report"]):
+        assert not list_runs(store)
+        run = subprocess.run(
+            [sys.executable, "-c", WATCH, *arguments],
+            cwd=PROJECT,
+            env={"DEPTH_OUTPUTS": str(outputs), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "HEAVY [] 0" in run.stdout, run.stdout + run.stderr
+        assert run.stdout.count("up to date, ") == 5
+    (state,) = list_runs(store)
+    statuses = {name: stage.status for name, stage in state.stages.items()}
+    assert statuses.pop("register") == "left out"
+    assert set(statuses.values()) == {"cached"}
+
+
 def test_the_plan_of_a_fresh_store_runs_everything(capsys, monkeypatch, tmp_path: Path):
     monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))
     assert main(["demo", "--plan"]) == 0
@@ -64,8 +97,6 @@ def test_an_override_alone_changes_the_demo(capsys, monkeypatch, tmp_path: Path)
 
 
 def test_the_commit_may_be_given_where_there_is_no_git(monkeypatch):
-    from pipeline.config import load_config
-
     monkeypatch.setenv("DEPTH_COMMIT", "abc123")
     assert run_tags(load_config("demo"))["mlflow.source.git.commit"] == "abc123"
     monkeypatch.delenv("DEPTH_COMMIT")

@@ -37,6 +37,8 @@ def test_force_alone_means_all_that_is_chosen_and_may_take_what_follows_along():
     assert select(GRAPH, only=["train"], force=[]).forced == {"train.nyu", "train.kitti"}
     forced = select(GRAPH, force=["evaluate.nyu"], downstream=True).forced
     assert forced == {"evaluate.nyu", "report", "register"}
+    forced = select(GRAPH, force=["train.nyu"], downstream=True, last=["evaluate"]).forced
+    assert forced == {"train.nyu", "evaluate.nyu"}  # what follows, as far as it is chosen
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ from pipeline import fingerprint as module
 from pipeline.config import load_config
 from pipeline.dag import Node, build_graph
 from pipeline.plan import make_plan
-from pipeline.records import StageRecord, publish_record
-from stages.artifacts import ReportFiles
+from tests.pipeline.recorded import record_all
 from tests.stages.raw_frames import write_data_set
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -73,23 +72,8 @@ def stale(project: Path, *overrides: str) -> dict[str, str]:
 def done(project: Path) -> Path:
     """The same, with a record of every stage."""
     forget()
-    store = LocalStore(project / "store")
-    ref = store.put_bytes("reports/x", b"x")
     graph = graph_of(project)
-    for _ in graph:  # a stage's fingerprint is known once those before it have records
-        plan = make_plan(graph, store)
-        for decision in plan.values():
-            if decision.runs and decision.fingerprint is not None:
-                record = StageRecord(
-                    node=decision.node,
-                    fingerprint=decision.fingerprint,
-                    artifact=ReportFiles(html=ref, markdown=ref, data=ref),
-                    seconds=1.0,
-                    finished_at="2026-01-01T00:00:00+00:00",
-                    run_id="test",
-                    mlflow_run_id="",
-                )
-                publish_record(store, record)
+    record_all(graph, LocalStore(project / "store"))
     assert set(graph) == ALL
     assert stale(project) == {}
     return project
@@ -139,6 +123,7 @@ def append(path: Path, text: str) -> None:
         ("stages/ablate.py", {ABLATE, "report", "register"}),
         ("stages/reporting/tables.py", {"report", "register"}),
         ("stages/register.py", {"register"}),
+        ("cluster/registry.py", {"register"}),
         ("cluster/storage.py", set()),
         ("cluster/tracking.py", set()),
         ("pipeline/executor.py", set()),
@@ -197,6 +182,10 @@ def test_a_file_of_weights_makes_the_training_stale(done: Path, tmp_path: Path):
     [
         ("torch", ALL - {SHARD}),  # no reader needs it
         ("simplejpeg", ALL),
+        ("h5py", set()),  # read by another format's reader
+        ("safetensors", ALL - {SHARD}),
+        ("matplotlib", {EVALUATE, "report", "register"}),
+        ("jinja2", {"report", "register"}),
         ("pydantic", set()),
         ("mlflow", set()),
         ("boto3", set()),

@@ -1,28 +1,22 @@
 """``gc``: what nothing refers to goes, everything else stays."""
 
 import json
-from pathlib import Path
+import os
+import time
 
 import pytest
 
 from cluster.local_store import LocalStore
-from pipeline import fingerprint as fingerprint_module
 from pipeline.cli import main
 from pipeline.lease import Holder, Lease, lease_key, this_process
 from pipeline.runs import StageState, load_run
 from stages.shard_writer import ShardResult
-from tests.pipeline.small_graph import Settings, errors, execute, executed, graph
+from tests.pipeline.small_graph import Settings, execute, executed, graph
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch) -> LocalStore:
-    executed.clear()
-    errors.clear()
-    monkeypatch.setattr(fingerprint_module, "_reached", lambda module: {})
-    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))
-    store = LocalStore(tmp_path / "store")
-    execute(graph(), store, run_id="one")
-    return store
+def store(run_one: LocalStore) -> LocalStore:
+    return run_one
 
 
 def garbage(capsys, *words: str) -> set[str]:
@@ -141,3 +135,33 @@ def test_a_dead_driver_elsewhere_does_not_keep_the_sweep_out_for_ever(store, mon
 def test_a_negative_number_of_runs_is_refused(store, capsys):
     assert main(["gc", "--keep-runs", "-1"]) == 2
     assert "--keep-runs -1" in capsys.readouterr().err
+
+
+def test_what_interrupted_writes_left_goes_once_it_is_old(store, capsys):
+    """A file that was being written when its process died, and a probe of doctor's."""
+    old, young = store.root / ".objectstore/incoming/old", store.root / "write-probe-young"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (two_days_ago, two_days_ago))
+    assert main(["gc", "--json"]) == 0
+    writes = json.loads(capsys.readouterr().out)["interrupted_writes"]
+    assert [(w["name"], w["size_bytes"], w["is_old"]) for w in writes] == [
+        (".objectstore/incoming/old", 4, True),
+        ("write-probe-young", 4, False),
+    ]
+    assert main(["gc"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 objects, 0.0 MB would be deleted; do it with --delete" in shown
+    assert "interrupted writes" in shown
+    assert "1 writes of the last day, perhaps not ended, are left alone" in shown
+    assert old.exists()
+    assert garbage(capsys, "--delete") == set()
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_a_note_of_a_failure_stays_as_long_as_a_run_with_its_stage(store, capsys):
+    execute(graph(b=Settings(text="B", fail="no luck")), store, run_id="two")
+    assert store.stat("records/b/failed.json") is not None
+    assert garbage(capsys) == set()
+    assert "records/b/failed.json" in garbage(capsys, "--keep-runs", "0")
