@@ -1,8 +1,9 @@
 """ShardSet -> Checkpoint: DDP training by Ray Train, which goes on when a worker dies."""
 
 import json
+from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -10,7 +11,14 @@ from cluster.services import Services
 from stages.artifacts import Checkpoint, EpochRecord, ShardSet
 from stages.heartbeat import watched
 from stages.recipe import Recipe, weights_mark
-from stages.trainer import ScalingSettings, TrainJob, check_batch, make_trainer, run_trainer
+from stages.trainer import (
+    EPOCH_VIEW,
+    ScalingSettings,
+    TrainJob,
+    check_batch,
+    make_trainer,
+    run_trainer,
+)
 from stages.worker import train_worker
 
 
@@ -39,9 +47,7 @@ def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint
             another kind of depth.
     """
     if config.protocol is not None:
-        from densedepth.protocols import get_protocol
-
-        get_protocol(config.protocol).require_truth(cast(Any, shards.ground_truth))
+        import_module(EPOCH_VIEW).require_truth(config.protocol, shards.ground_truth)
     job = TrainJob(recipe=config.recipe, scaling=config.scaling, shards=shards)
     services.log_params({"recipe": config.recipe.model_dump(), "num_workers": config.num_workers})
     shards.log_use(services, ("train", "val"))

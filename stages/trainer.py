@@ -16,6 +16,9 @@ from stages.artifacts import ShardSet
 from stages.protocol_names import checked_protocol
 from stages.recipe import Recipe, Settings
 
+EPOCH_VIEW = "stages.epoch_view"
+"""Loaded by name: what it shows decides no weights, and makes no training stale."""
+
 
 class ScalingSettings(Settings):
     """How many workers, what each is given, and what they save and show."""

@@ -7,6 +7,7 @@ import json
 import math
 import tempfile
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from stages.heartbeat import Heart
 from stages.learner_setup import make_learner
 from stages.saving import SaveClock, Saver, report
 from stages.stored_shards import stored_shards
-from stages.trainer import TrainJob
+from stages.trainer import EPOCH_VIEW, TrainJob
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -179,7 +180,14 @@ class _Run:
         metrics = dict(result.metrics)
         if self.job.scaling.protocol is not None and self.val_shards is not None:
             metrics = {"loss": metrics["loss"]}
-            metrics |= self._scored(self.val_shards, self.job.scaling.protocol)
+            metrics |= import_module(EPOCH_VIEW).score_epoch(
+                self.learner,
+                self.val_shards,
+                self.job.scaling.protocol,
+                self.job.recipe.input_size_px,
+                self.rank,
+                self.world_size,
+            )
         record = EpochRecord(
             epoch=result.epoch,
             step=result.step,
@@ -221,54 +229,16 @@ class _Run:
         else:
             report(figures)
 
-    def _scored(self, shards: Any, name: str) -> dict[str, float]:
-        """Score the validation frames at their own size, all ranks together."""
-        import torch.distributed as dist
-
-        from densedepth.data.loader import read_samples
-        from densedepth.metric_table import MetricTable
-        from densedepth.protocols import get_protocol
-
-        protocol = get_protocol(name)
-        table = protocol.new_table()
-        mine = read_samples(shards, rank=self.rank, world_size=self.world_size)
-        for frame in self._estimates(mine, protocol):
-            table.update(frame.sample.key, frame.metrics)
-        if self.world_size > 1:
-            parts: list[Any] = [None] * self.world_size
-            dist.all_gather_object(parts, table.to_dict())
-            table = protocol.new_table()
-            for part in parts:
-                table.merge(MetricTable.from_dict(part))
-        return dict(table.compute().per_image_mean) if table.num_images else {}
-
     def _draw(self, epoch: int) -> None:
         """Draw the same validation frames after each epoch."""
-        count = self.job.scaling.num_panel_frames
-        if self.val_shards is None or not count:
+        scaling = self.job.scaling
+        if self.val_shards is None or not scaling.num_panel_frames:
             return
-        from densedepth.data.loader import read_spread
-        from densedepth.pictures import PanelRow, panel, to_jpeg
-        from densedepth.protocols import get_protocol
-
-        protocol = get_protocol(self.job.scaling.protocol or "whole_image")
-        rows = [
-            PanelRow(
-                f.sample.image, f.sample.depth_m, f.prediction_m, f"{f.sample.key}: {f.caption}"
-            )
-            for f in self._estimates(read_spread(self.val_shards, count), protocol)
-        ]
-        self.services.log_bytes(f"panels/epoch-{epoch:03d}.jpg", to_jpeg(panel(rows)))
-
-    def _estimates(self, samples: Any, protocol: Any) -> Any:
-        from densedepth.scoring import score_frames
-
-        return score_frames(
-            self.learner.best_network.eval(),
-            samples,
-            depth_range=self.learner.depth_range,
-            input_size_px=self.job.recipe.input_size_px,
-            protocol=protocol,
-            device=self.device,
-            batch_size=self.job.recipe.global_batch_size,
+        picture = import_module(EPOCH_VIEW).draw_epoch(
+            self.learner,
+            self.val_shards,
+            scaling.protocol,
+            self.job.recipe.input_size_px,
+            scaling.num_panel_frames,
         )
+        self.services.log_bytes(f"panels/epoch-{epoch:03d}.jpg", picture)

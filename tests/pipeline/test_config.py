@@ -179,11 +179,11 @@ def test_names_for_checking_are_the_librarys_own():
     from densedepth.data.formats import FORMATS
     from densedepth.encoders import TORCHVISION_ENCODERS
     from densedepth.protocols import PROTOCOLS
-    from stages import evaluate, recipe, shard
+    from stages import protocol_names, recipe, shard
 
     assert set(shard.FORMATS) == set(FORMATS)
     assert set(recipe.ENCODERS) == set(TORCHVISION_ENCODERS)
-    assert set(evaluate.PROTOCOL_NAMES) == set(PROTOCOLS)
+    assert set(protocol_names.PROTOCOL_NAMES) == set(PROTOCOLS)
 
 
 @pytest.mark.parametrize(

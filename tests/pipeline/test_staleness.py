@@ -84,7 +84,9 @@ def done(project: Path) -> Path:
     [
         ("shard.nyu.max_frames=8", ALL),
         ("train.nyu.recipe.optimiser.learning_rate=3e-4", ALL - {SHARD}),  # ablate inherits it
-        ("train.nyu.max_failures=5", AFTER_TRAIN),
+        ("train.nyu.max_failures=5", set()),
+        ("train.nyu.checkpoint_every_s=5", set()),
+        ("train.nyu.max_train_samples=8", AFTER_TRAIN),
         ("ablate.nyu.seeds=[0, 1]", {ABLATE, "report", "register"}),
         ("evaluate.nyu.num_pictures=1", {EVALUATE, "report", "register"}),
         ("report.title=Another", {"report", "register"}),

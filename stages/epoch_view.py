@@ -1,0 +1,83 @@
+"""How a network does after an epoch: figures by the data set's protocol, the same frames drawn.
+
+``worker`` and ``train`` load it by name and not by an import, so that it is outside of what
+decides their fingerprints: neither a new picture nor a mended protocol trains anything anew.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+from densedepth.data.loader import read_samples, read_spread
+from densedepth.data.shard_source import ShardList
+from densedepth.learner import Learner
+from densedepth.metric_table import MetricTable
+from densedepth.pictures import PanelRow, panel, to_jpeg
+from densedepth.protocol import Protocol
+from densedepth.protocols import get_protocol
+from densedepth.sample import Sample
+from densedepth.scoring import ScoredFrame, score_frames
+
+
+def require_truth(name: str, ground_truth: str) -> None:
+    """Make sure that the validation frames' depth is what a protocol refers to.
+
+    Raises:
+        ValueError: it is another kind.
+    """
+    get_protocol(name).require_truth(cast(Any, ground_truth))
+
+
+def score_epoch(
+    learner: Learner,
+    shards: ShardList,
+    name: str,
+    input_size_px: tuple[int, int],
+    rank: int,
+    world_size: int,
+) -> dict[str, float]:
+    """Score the validation frames at their own size, all ranks together; per-image means."""
+    protocol = get_protocol(name)
+    table = protocol.new_table()
+    mine = read_samples(shards, rank=rank, world_size=world_size)
+    for frame in _estimates(learner, mine, protocol, input_size_px):
+        table.update(frame.sample.key, frame.metrics)
+    if world_size > 1:
+        import torch.distributed as dist
+
+        parts: list[Any] = [None] * world_size
+        dist.all_gather_object(parts, table.to_dict())
+        table = protocol.new_table()
+        for part in parts:
+            table.merge(MetricTable.from_dict(part))
+    return dict(table.compute().per_image_mean) if table.num_images else {}
+
+
+def draw_epoch(
+    learner: Learner,
+    shards: ShardList,
+    name: str | None,
+    input_size_px: tuple[int, int],
+    num_frames: int,
+) -> bytes:
+    """Draw always the same validation frames; a JPEG."""
+    protocol = get_protocol(name or "whole_image")
+    frames = _estimates(learner, read_spread(shards, num_frames), protocol, input_size_px)
+    rows = [
+        PanelRow(f.sample.image, f.sample.depth_m, f.prediction_m, f"{f.sample.key}: {f.caption}")
+        for f in frames
+    ]
+    return to_jpeg(panel(rows))
+
+
+def _estimates(
+    learner: Learner, samples: Iterable[Sample], protocol: Protocol, input_size_px: tuple[int, int]
+) -> Iterator[ScoredFrame]:
+    return score_frames(
+        learner.best_network.eval(),
+        samples,
+        depth_range=learner.depth_range,
+        input_size_px=input_size_px,
+        protocol=protocol,
+        device=learner.device,
+        batch_size=8,
+    )
