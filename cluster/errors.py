@@ -25,6 +25,14 @@ _PASSWORD_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _IN_THE_WAY = {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY}
+_S3_MAY_PASS = (
+    "NETWORK_CONNECTION",
+    "SLOW_DOWN",
+    "SERVICE_UNAVAILABLE",
+    "INTERNAL_FAILURE",
+    "UNKNOWN",
+)
+"""Of pyarrow's S3 errors, which have no number: those that Ray itself would try again."""
 _NETWORK_DISK = {errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EBUSY}
 
 
@@ -138,4 +146,7 @@ def from_os_error(error: OSError, url: str, *, writing: bool) -> StorageError:
     if error.errno in _NOT_ALLOWED:
         advice = "Give this user the right to read it"
         return StoreUnwritable(url, reason) if writing else StoreRefused(url, reason, advice)
-    return StorageError(url, reason if error.errno is None else f"{reason} (errno {error.errno})")
+    if error.errno is None:
+        may_pass = any(f"AWS Error {name}" in reason for name in _S3_MAY_PASS)
+        return StoreUnavailable(url, reason) if may_pass else StorageError(url, reason)
+    return StorageError(url, f"{reason} (errno {error.errno})")

@@ -163,7 +163,9 @@ def run_trial(config: dict[str, Any], payload: dict[str, Any]) -> None:
     services.monitor.set_tags(services.run_id, {"depth.study": name, "depth.seed": str(seed)})
     services.log_params({"study": name, "seed": seed, "recipe": recipe.model_dump()})
     try:
-        trained = run_trainer(make_trainer(train_worker, job, services)).return_value
+        trained = run_trainer(
+            lambda: make_trainer(train_worker, job, services), services.store.url_of("ray")
+        ).return_value
     except Exception:
         services.monitor.finish(services.run_id, "FAILED")
         raise

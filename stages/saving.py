@@ -120,11 +120,7 @@ class Saver:
                 break
             except OSError as error:
                 named = from_os_error(error, self.services.store.url_of("ray"), writing=True)
-                # Without a number it is the S3 client's: all but a refusal may pass.
-                is_curable = named.retryable or (
-                    error.errno is None and "ACCESS_DENIED" not in str(error)
-                )
-                if not is_curable or time.monotonic() - began > PATIENCE_S:
+                if not named.retryable or time.monotonic() - began > PATIENCE_S:
                     raise named from error
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 15.0)

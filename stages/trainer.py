@@ -2,12 +2,13 @@
 
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, StoreUnavailable, from_os_error
 from cluster.placement import release_orphans
 from cluster.resources import cluster_resources
 from cluster.services import Services
@@ -98,6 +99,8 @@ class ScalingSettings(Settings):
         return ScalingSettings(**self.model_dump(include=set(ScalingSettings.model_fields)))
 
 
+PATIENCE_S = 300.0
+"""How long a training waits, since it began, for a store that does not answer."""
 NAMED = (ValueError, DepthError, ClusterError)
 """Errors that say what was wrong; others may only be its consequence on another rank."""
 
@@ -199,12 +202,29 @@ def check_cpus(needed: float, what: str) -> None:
         )
 
 
-def run_trainer(trainer: Any) -> Any:
-    """Run a trainer to its end; a worker's own error comes out as itself.
+def run_trainer(make: Callable[[], Any], store_url: str) -> Any:
+    """Make a trainer and run it to its end; a worker's own error comes out as itself.
 
     Ray would show a traceback of its own. Of several ranks' errors the one that names a cause is
-    raised: the others often just lost the connection to the rank that failed.
+    raised: the others often just lost the connection to the rank that failed. Ray's controller
+    does not survive a store that is gone; the training then goes on as soon as it is back.
+
+    Args:
+        make: as ``make_trainer``.
+        store_url: for messages about the store.
     """
+    began_s, pause_s = time.monotonic(), 1.0
+    while True:
+        try:
+            return _fit(make(), store_url)
+        except StoreUnavailable:
+            if time.monotonic() - began_s > PATIENCE_S:
+                raise
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 15.0)
+
+
+def _fit(trainer: Any, store_url: str) -> Any:
     import ray.train
 
     try:
@@ -213,10 +233,22 @@ def run_trainer(trainer: Any) -> Any:
         failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
         causes = [getattr(failure, "_base_exc", failure) for failure in failures]
         named = [cause for cause in causes if isinstance(cause, NAMED)]
-        raise [*named, *causes][0] from error
+        raise _of_store([*named, *causes][0], store_url) from error
     except ray.train.ControllerError as error:
         cause = error.controller_failure
-        raise (cause if isinstance(cause, NAMED) else error) from None
+        raise (
+            _of_store(cause, store_url) if isinstance(cause, (*NAMED, OSError)) else error
+        ) from None
+    except OSError as error:
+        raise _of_store(error, store_url) from error
+
+
+def _of_store(error: Exception, store_url: str) -> Exception:
+    """Name an error of Ray's own reading and writing in the store."""
+    is_network = isinstance(error, ConnectionError | TimeoutError)
+    if not isinstance(error, OSError) or is_network:
+        return error
+    return from_os_error(error, store_url, writing=True)
 
 
 def use_gpu(scaling: ScalingSettings) -> bool:

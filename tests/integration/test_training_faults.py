@@ -203,9 +203,10 @@ def to_the_end(services: Services, shards: ShardSet) -> tuple[Checkpoint, int]:
     raise AssertionError("four tries were not enough")
 
 
-def test_a_lost_worker_node_and_controller_change_nothing(
+def test_a_training_that_loses_one_thing_after_another_ends_as_if_nothing_had_happened(
     nodes: Cluster,
     session: Session,
+    seaweedfs: SeaweedServer,
     tracking_uri: str,
     tmp_path: Path,
     undisturbed: Checkpoint,
@@ -215,23 +216,6 @@ def test_a_lost_worker_node_and_controller_change_nothing(
         raylets = {parent(trouble.pid(rank)) for rank in (0, 1)}
         os.kill((raylets - {head}).pop(), signal.SIGKILL)
 
-    services = make_services(session, tmp_path)
-    shards = sharded(services, tmp_path)
-    with Trouble(services, kill_worker, lose_node, kill_controller):
-        result, failures = to_the_end(services, shards)
-    assert failures >= 1
-    assert result.network.sha256 == undisturbed.network.sha256
-    assert curve(result) == curve(undisturbed)
-    assert steps_told(tracking_uri, services, "epoch/train_loss") == list(range(EPOCHS))
-    assert steps_told(tracking_uri, services, "step/loss") == list(range(2, STEPS + 1, 2))
-
-
-def test_a_store_that_is_gone_for_half_a_minute_changes_nothing(
-    session: Session,
-    tmp_path: Path,
-    seaweedfs: SeaweedServer,
-    undisturbed: Checkpoint,
-):
     def lose_store(trouble: Trouble) -> None:
         seaweedfs.process.kill()
         seaweedfs.process.wait()
@@ -240,7 +224,10 @@ def test_a_store_that_is_gone_for_half_a_minute_changes_nothing(
 
     services = make_services(session, tmp_path, f"s3://{BUCKET}/{uuid.uuid4().hex}")
     shards = sharded(services, tmp_path)
-    with Trouble(services, lose_store):
-        result, _ = to_the_end(services, shards)
+    with Trouble(services, kill_worker, lose_store, lose_node, kill_controller):
+        result, failures = to_the_end(services, shards)
+    assert failures >= 1
     assert result.network.sha256 == undisturbed.network.sha256
     assert curve(result) == curve(undisturbed)
+    assert steps_told(tracking_uri, services, "epoch/train_loss") == list(range(EPOCHS))
+    assert steps_told(tracking_uri, services, "step/loss") == list(range(2, STEPS + 1, 2))

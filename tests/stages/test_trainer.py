@@ -4,6 +4,7 @@ import pytest
 import ray
 import ray.train
 
+from cluster.errors import NoSpaceLeft, StorageError
 from densedepth.errors import WeightsError
 from stages.train import TrainConfig
 from stages.trainer import ScalingSettings, run_trainer, tries_within, use_gpu
@@ -22,12 +23,15 @@ class Failing:
 def test_the_error_that_names_a_cause_comes_out():
     failures = {0: ConnectionError("peer lost"), 1: WeightsError("no file /x.pth: set weights")}
     with pytest.raises(WeightsError, match=r"no file /x\.pth"):
-        run_trainer(Failing(failures))
+        run_trainer(lambda: Failing(failures), "s3://b/ray")
 
 
 def test_without_a_named_cause_the_first_ranks_error_comes_out():
     with pytest.raises(ConnectionError, match="first"):
-        run_trainer(Failing({1: ConnectionError("second"), 0: ConnectionError("first")}))
+        run_trainer(
+            lambda: Failing({1: ConnectionError("second"), 0: ConnectionError("first")}),
+            "s3://b/ray",
+        )
 
 
 @pytest.mark.parametrize(
@@ -86,3 +90,37 @@ def test_what_decides_the_weights_decides_the_fingerprint_and_nothing_else_does(
         assert TrainConfig(**changes).deciding() == base.deciding(), changes
     for changes in ({"num_workers": 2}, {"max_train_samples": 9}, {"recipe": {"seed": 1}}):
         assert TrainConfig(**changes).deciding() != base.deciding(), changes
+
+
+class Recovering:
+    """Stands for a trainer whose controller cannot write to the store for a while."""
+
+    def __init__(self, errors: list[Exception]) -> None:
+        self.errors = errors
+
+    def fit(self) -> str:
+        if self.errors:
+            raise ray.train.ControllerError(self.errors.pop(0))
+        return "done"
+
+
+def test_a_controller_that_lost_the_store_goes_on_when_it_is_back(monkeypatch):
+    slept = []
+    monkeypatch.setattr("stages.trainer.time.sleep", slept.append)
+    gone = OSError("AWS Error NETWORK_CONNECTION during CreateMultipartUpload operation")
+    errors = [gone, gone, gone]
+    assert run_trainer(lambda: Recovering(errors), "s3://b/ray") == "done"
+    assert slept == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (OSError(28, "No space left on device"), NoSpaceLeft, "s3://b/ray: No space left"),
+        (OSError("AWS Error ACCESS_DENIED"), StorageError, "ACCESS_DENIED"),
+        (RuntimeError("a bug"), ray.train.ControllerError, "a bug"),
+    ],
+)
+def test_what_waiting_cannot_cure_comes_out_of_the_controller_at_once(error, expected, message):
+    with pytest.raises(expected, match=message):
+        run_trainer(lambda: Recovering([error]), "s3://b/ray")
