@@ -13,7 +13,7 @@ from pipeline.cli import main
 from pipeline.config import load_config
 from pipeline.dag import build_graph
 from pipeline.doctor import Request, examine, request_of, room_for
-from tests.integration.test_bad_input import data_set
+from tests.stages.raw_frames import write_data_set
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_cluster_is_asked_what_it_can_grow_to(
 
 
 def test_listed_frames_that_a_reader_leaves_out_are_counted(outputs, no_torch, tmp_path: Path):
-    data_set(tmp_path)
+    write_data_set(tmp_path, 16, 4)
     words = ("nyu_small", f"shard.nyu.root={tmp_path}")
     assert found(*words)["files of shard.nyu"].status == "ok"
     lists = tmp_path / "data/nyu2_train.csv"

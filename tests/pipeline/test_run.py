@@ -23,8 +23,8 @@ from pipeline.errors import (
 from pipeline.launch import run_tags
 from pipeline.run import main
 from pipeline.runs import list_runs
-from tests.integration.test_bad_input import data_set
 from tests.pipeline.recorded import record_all
+from tests.stages.raw_frames import write_data_set
 
 PROJECT = Path(__file__).resolve().parents[2]
 WATCH = (
@@ -55,7 +55,7 @@ def test_help_plan_and_mistakes_import_nothing_heavy(arguments, tmp_path: Path):
 
 
 def test_a_run_with_nothing_to_do_imports_nothing_heavy_and_is_known(tmp_path: Path, monkeypatch):
-    data_set(tmp_path / "raw")
+    write_data_set(tmp_path / "raw", 16, 4)
     outputs = tmp_path / "outputs"
     monkeypatch.setenv("DEPTH_OUTPUTS", str(outputs))
     words = ["nyu_small", f"shard.nyu.root={tmp_path}/raw", "train.nyu.recipe.network.weights=none"]
