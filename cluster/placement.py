@@ -23,7 +23,11 @@ def release_orphans() -> int:
     orphans = [
         group
         for group in groups
-        if group.creator_actor_dead and group.state != PlacementGroupTableData.REMOVED
+        if group.state != PlacementGroupTableData.REMOVED
+        and group.creator_actor_dead
+        # Of a task's group, a trial's for one, Ray says the same: it has no actor at all.
+        and group.creator_actor_id
+        and not ray.ActorID(group.creator_actor_id).is_nil()
     ]
     for group in orphans:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))

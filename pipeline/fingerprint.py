@@ -148,7 +148,8 @@ def _source_file(module: str) -> Path | None:
     return None
 
 
-_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_MEANING = 2
+"""Counts the ways in which meanings were taken: what was kept of another way is void."""
 
 
 @cache
@@ -156,7 +157,7 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     """Return the digest of a file's meaning (no comments, docstrings, layout) and its imports."""
     source = path.read_bytes()
     known = outputs_root() / "scratch" / "meanings"  # parsing takes most of a plan
-    place = known / f"{_PYTHON}-{hashlib.sha256(source).hexdigest()}.json"
+    place = known / f"{_PYTHON}-{_MEANING}-{hashlib.sha256(source).hexdigest()}.json"
     with contextlib.suppress(OSError, ValueError):
         digest, imported = json.loads(place.read_text())
         return digest, tuple(imported)
@@ -179,13 +180,14 @@ def _meaning(source: bytes) -> tuple[str, tuple[str, ...]]:
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        if isinstance(node, _WITH_DOCSTRING) and node.body and _is_docstring(node.body[0]):
-            node.body = node.body[1:] or [ast.Pass()]
+        body = getattr(node, "body", None)
+        if isinstance(body, list):  # docstrings of attributes too
+            node.body = [part for part in body if not _is_text(part)] or [ast.Pass()]  # type: ignore[attr-defined]
     digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
     return digest, tuple(sorted(imported))
 
 
-def _is_docstring(statement: Any) -> bool:
+def _is_text(statement: Any) -> bool:
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)

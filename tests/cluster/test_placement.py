@@ -1,0 +1,48 @@
+"""Placement groups of dead actors are given back, and no others."""
+
+from collections.abc import Iterator
+
+import pytest
+import ray
+from ray.util.placement_group import placement_group, placement_group_table
+
+from cluster.placement import release_orphans
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def small_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+class Maker:
+    """Makes a group, as a training's controller does."""
+
+    def make(self) -> str:
+        group = placement_group([{"CPU": 1}])
+        ray.get(group.ready())
+        return str(group.id.hex())
+
+
+def states() -> dict[str, str]:
+    return {name: entry["state"] for name, entry in placement_group_table().items()}
+
+
+def test_a_dead_actors_group_is_given_back_and_those_of_the_living_and_of_tasks_stay(small_ray):
+    actor = ray.remote(num_cpus=0)(Maker)
+    dead, living = actor.remote(), actor.remote()
+    lost, kept = ray.get([dead.make.remote(), living.make.remote()])
+    made_by_task = ray.get(ray.remote(num_cpus=0)(lambda: Maker().make()).remote())
+    assert release_orphans() == 0
+    ray.kill(dead)
+    for _ in range(100):
+        if release_orphans():
+            break
+        ray.get(living.__ray_ready__.remote())
+    after = states()
+    assert after[lost] == "REMOVED"
+    assert (after[kept], after[made_by_task]) == ("CREATED", "CREATED")
+    assert release_orphans() == 0
