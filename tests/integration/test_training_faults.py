@@ -32,7 +32,7 @@ from tests.stages.raw_frames import write_data_set
 
 pytestmark = [pytest.mark.cluster, pytest.mark.s3]
 
-EPOCHS, STEPS = 14, 28  # of 4 frames, of 8
+EPOCHS, STEPS = 24, 48  # of 4 frames, of 8
 RECIPE = {
     "epochs": EPOCHS,
     "global_batch_size": 4,
@@ -170,7 +170,7 @@ class Trouble(threading.Thread):
         before = self.steps[-1] if self.steps else 0
         until = time.monotonic() + 240
         while time.monotonic() < until:
-            if self.done() >= before + 4 and len(self.services.beats()) == 2:
+            if self.done() >= before + 3 and len(self.services.beats()) == 2:
                 return self.done()
             time.sleep(0.05)
         raise AssertionError(f"no progress beyond step {before}")
