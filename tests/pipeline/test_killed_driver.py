@@ -21,7 +21,8 @@ from pipeline.records import StageRecord, all_records, damage
 from pipeline.runs import list_runs
 from tests.pipeline.driven import EDGES, PRESET, RUN, drive
 
-SUMMARY = [f"{name}/{figure}" for name in EDGES for figure in ("best_epoch", "train_seconds")]
+FIGURES = ("best_epoch", "train_seconds", "skipped_steps")
+SUMMARY = [f"{name}/{figure}" for name in EDGES for figure in FIGURES]
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["tests.pipeline.driven"])
 
