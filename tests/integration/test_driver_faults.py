@@ -19,7 +19,7 @@ from tests.integration.test_pipeline import MINI, PROJECT, pipeline
 WORDS = (
     "train.nyu.recipe.epochs=12",
     "train.nyu.recipe.keep=last",
-    "train.nyu.num_workers=1",  # every process that trains imports for seconds
+    "train.nyu.num_workers=2",
     "session.num_cpus=2",
     "--to",
     "train",
