@@ -124,6 +124,8 @@ class TimmEncoder(nn.Module):
                 f"{missing}: the decoder needs all of {list(STRIDES[1:])}"
             )
         self._name = name
+        # Swin and its kin give (b, h, w, c).
+        self._channels_come_last = getattr(self.features, "output_fmt", "NCHW") == "NHWC"
         self._levels = {stride: strides.index(stride) for stride in STRIDES if stride in strides}
         channels = self.features.feature_info.channels()
         self.channels: tuple[int, ...] = tuple(
@@ -134,7 +136,7 @@ class TimmEncoder(nn.Module):
         """Compute the five feature maps, finest first.
 
         Raises:
-            ValueError: a map is not of the size that its stride promises.
+            ValueError: a map is not of the size that its stride promises, rounded up or down.
         """
         found = self.features(image)
         batch, _, height, width = image.shape
@@ -145,7 +147,13 @@ class TimmEncoder(nn.Module):
                 levels.append(image.new_zeros(batch, 0, *size_px))
                 continue
             level = found[self._levels[stride]]
-            if tuple(level.shape[1:]) != (channels, *size_px):
+            if self._channels_come_last:
+                level = level.permute(0, 3, 1, 2)
+            rounded = all(
+                side // stride <= size <= math.ceil(side / stride)
+                for side, size in zip((height, width), level.shape[2:], strict=True)
+            )
+            if level.shape[1] != channels or not rounded:
                 raise ValueError(
                     f"encoder {TIMM_PREFIX}{self._name}: of an image of {height}x{width} its "
                     f"feature map at stride {stride} is {tuple(level.shape[1:])}, not "

@@ -320,6 +320,7 @@ def test_without_timm_the_error_says_so(monkeypatch):
         ("resnet18", (64, 64, 128, 256, 512)),
         ("convnext_atto", (0, 40, 80, 160, 320)),  # begins at stride 4
         ("pvt_v2_b0", (0, 32, 64, 160, 256)),
+        ("mambaout_femto", (0, 48, 96, 192, 288)),  # gives (b, h, w, c), as Swin does
     ],
 )
 def test_a_real_timm_network_is_an_encoder(name, channels):
@@ -327,6 +328,13 @@ def test_a_real_timm_network_is_an_encoder(name, channels):
     assert network.encoder.channels == channels
     with torch.no_grad():
         assert network(torch.rand(1, 3, 64, 96)).shape == (1, 1, 32, 48)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "convnext_atto"])
+def test_timm_networks_may_round_their_deepest_maps_up_or_down(name):
+    """240 / 32 is 7.5: ResNet makes 8 of it, the others 7, like torchvision's DenseNet."""
+    network = on_meta(f"timm:{name}", 0.125)
+    assert network(torch.zeros(1, 3, 240, 320, device="meta")).shape == (1, 1, 120, 160)
 
 
 def test_timm_networks_that_cannot_be_encoders_are_refused():

@@ -32,6 +32,7 @@ def maps_for(protocol, seed=0, dtype=np.float32):
         ("kitti_eigen_garg_kb", (0.001, 80.0), "strict", True, 652),
         ("kitti_eigen_crop", (0.001, 80.0), "strict", False, 652),
         ("kitti_raw_lidar", (0.001, 80.0), "strict", False, 697),
+        ("kitti_raw_lidar_camera_z", (0.001, 80.0), "strict", False, 697),
         ("kitti_benchmark", (0.001, 80.0), "positive", False, 652),
     ],
 )
@@ -54,6 +55,7 @@ def test_the_constants_are_the_published_ones(name, limits, bounds, flip, num_im
         ("kitti_eigen_garg_kb", (352, 1216), (143, 349, 43, 1172)),
         ("kitti_eigen_crop", (375, 1242), (124, 342, 44, 1197)),
         ("kitti_raw_lidar", (370, 1226), (151, 366, 44, 1181)),
+        ("kitti_raw_lidar_camera_z", (376, 1241), (153, 372, 44, 1196)),
         ("kitti_benchmark", (375, 1242), (0, 375, 0, 1242)),
         ("whole_image", (37, 53), (0, 37, 0, 53)),
     ],
@@ -290,6 +292,23 @@ def test_a_table_of_a_protocol_collects_its_scores():
     table.update("a", protocol.evaluate(*maps_for(protocol)))
     assert table.compute().protocol == "nyu_eigen"
     assert len(table.compute().by_range) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("nyu_densedepth", "nyu_depths"),
+        ("nyu_eigen", "nyu_raw_depths"),
+        ("kitti_eigen_garg", "kitti_annotated"),
+        ("kitti_eigen_garg_kb", "kitti_annotated"),
+        ("kitti_eigen_crop", "kitti_annotated"),
+        ("kitti_raw_lidar", "kitti_velodyne_x"),
+        ("kitti_raw_lidar_camera_z", "kitti_camera_z"),
+        ("kitti_benchmark", "kitti_annotated"),
+    ],
+)
+def test_each_published_protocol_is_scored_against_one_kind_of_depth(name, kind):
+    assert get_protocol(name).truth_kinds == (kind,)
 
 
 def test_figures_refer_to_one_kind_of_depth():

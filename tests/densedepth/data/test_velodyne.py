@@ -34,6 +34,24 @@ def project_slowly(points, calibration, size_px, axis):
     return np.maximum(depth_m, 0)
 
 
+def projection_by_hand(day):
+    """P_rect_02 . R_rect_00 . [R | T] out of a day's two files, read word by word."""
+
+    def matrix(file, name, shape):
+        words = (day / file).read_text().split()
+        first = words.index(f"{name}:") + 1
+        numbers = [float(word) for word in words[first : first + math.prod(shape)]]
+        return np.array(numbers).reshape(shape)
+
+    rotation, rectification = np.eye(4), np.eye(4)
+    rectification[:3, :3] = matrix("calib_cam_to_cam.txt", "R_rect_00", (3, 3))
+    rotation[:3, :3] = matrix("calib_velo_to_cam.txt", "R", (3, 3))
+    translation = np.eye(4)
+    translation[:3, 3] = matrix("calib_velo_to_cam.txt", "T", (3,))
+    projection = matrix("calib_cam_to_cam.txt", "P_rect_02", (3, 4))
+    return projection @ rectification @ translation @ rotation
+
+
 def at(calibration, column, row, depth_m):
     """The velodyne point (x, y, z) that a camera without rotation sees at a real pixel position."""
     (fx, fy), (cx, cy) = calibration.focal_px, calibration.centre_px
@@ -171,6 +189,7 @@ def test_scans_that_are_missing_cut_empty_or_no_numbers_are_bad_frames(tmp_path)
 def test_real_scans_project_as_in_the_field_and_as_point_by_point(samples_root, axis):
     day = samples_root / "kitti" / "raw" / "2011_09_26"
     calibration = read_calibration(day, 2)
+    np.testing.assert_allclose(calibration.velodyne_to_image, projection_by_hand(day), rtol=1e-12)
     scans = sorted(day.glob("*/velodyne_points/data/*.bin"))
     assert len(scans) == 10
     for path in scans[:3]:
