@@ -10,7 +10,8 @@
     │   │   └── StoreUnwritable    reading may work, writing does not
     │   │       └── NoSpaceLeft    the disk or the quota is full
     │   └── StoreUnavailable   the store does not answer or is overloaded; retryable
-    └── TrackingError          the MLflow server or database cannot be used
+    ├── TrackingError          the MLflow server or database cannot be used
+    └── RayUnavailable         no Ray cluster can be reached, or one that was is gone
 
 Every message is made of three parts: where (a URL), what was wrong, what to do. Passwords inside
 URLs are struck out. ``retryable`` says whether the same call can succeed later without anyone
@@ -118,6 +119,15 @@ class TrackingError(ClusterError):
     """The MLflow server or database cannot be used."""
 
     advice = "Check the tracking URI and that its server runs"
+
+
+class RayUnavailable(ClusterError):
+    """The Ray cluster cannot be reached or started, or what ran on it is gone."""
+
+    advice = (
+        "Check session.address, RAY_ADDRESS and RAY_AUTH_MODE (docs/operations.md), and that the "
+        "cluster runs"
+    )
 
 
 def from_os_error(error: OSError, url: str, *, writing: bool) -> StorageError:

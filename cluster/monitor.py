@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cluster.errors import TrackingError
+from cluster.errors import RayUnavailable, TrackingError
 from cluster.tracking import Tracker, TrackingConfig, tracking_errors
 
 
@@ -219,16 +219,20 @@ class MonitorHandle:
         """End runs whose results stand, where an earlier driver left them open."""
         self._wait("track", "finish_left", list(run_ids))
 
-    def finish_all(self, status: str) -> None:
-        """End every run of this pipeline run that has not ended."""
-        self._wait("track", "finish_all", status)
+    def finish_all(self, status: str, timeout_s: float | None = None) -> None:
+        """End every run of this pipeline run that has not ended, and take no more of them.
+
+        Raises:
+            TrackingError: it was not done after ``timeout_s``; MLflow itself tries for minutes.
+        """
+        self._wait("track", "finish_all", status, timeout_s=timeout_s)
 
     def register_model(self, *args: Any) -> tuple[int, str]:
         """Log a model and register it; see ``cluster.registry.register_model``."""
         result: tuple[int, str] = self._wait("track", "register_model", *args)
         return result
 
-    def _wait(self, method: str, *args: Any) -> Any:
+    def _wait(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
         if not self._remote:
             return getattr(self._target, method)(*args)
         import ray
@@ -236,8 +240,14 @@ class MonitorHandle:
         group = "track" if method == "track" else "show"
         call = getattr(self._target, method).options(concurrency_group=group)
         try:
-            return ray.get(call.remote(*args))
+            return ray.get(call.remote(*args), timeout=timeout_s)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, TrackingError):
                 raise error.cause from None
             raise
+        except ray.exceptions.GetTimeoutError:
+            raise TrackingError("MLflow", f"no answer within {timeout_s:g} s") from None
+        except ray.exceptions.ActorDiedError as error:
+            advice = "Give the same command again; Ray's logs say what ended it"
+            reason = "the process that tells MLflow has died"
+            raise RayUnavailable("Ray", reason, advice) from error

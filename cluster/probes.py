@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import TrackingError
+from cluster.errors import RayUnavailable, TrackingError
+from cluster.session import check_address
 from cluster.tracking import TrackingConfig, check_server
 
 TIMEOUT_S = 90.0
@@ -69,11 +70,15 @@ def ray_facts(address: str) -> dict[str, Any]:
     Raises:
         ProbeError: nothing answers at this address.
     """
+    try:
+        check_address(address)
+    except RayUnavailable as error:
+        raise ProbeError(error.reason) from None
     return _ask(_RAY, address)
 
 
 def check_tracking(config: TrackingConfig) -> str:
-    """Make sure that MLflow's server answers, or that its file can be written.
+    """Make sure that MLflow's server answers to this user, or that its file can be written.
 
     Returns:
         What was found, as a phrase.
@@ -82,8 +87,7 @@ def check_tracking(config: TrackingConfig) -> str:
         TrackingError: it cannot be used.
     """
     if not config.uri.startswith("sqlite:///"):
-        check_server(config.uri)
-        return "the server answers"
+        return f"{check_server(config.uri)} answers"
     path = Path(config.uri.removeprefix("sqlite:///"))
     folder = next(p for p in path.absolute().parents if p.exists())
     if not os.access(folder, os.W_OK):

@@ -2,19 +2,24 @@
 
 import contextlib
 import os
+import re
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from cluster.errors import RayUnavailable
 from cluster.monitor import Monitor, MonitorHandle
 from cluster.resources import this_node
 from cluster.tracking import TrackingConfig
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
 EXCLUDES = [".git", ".venv", ".cache", "outputs", "benchmarks", "docs", "tests", "*.egg-info"]
 """What a cluster's workers need not be sent."""
 
@@ -33,6 +38,13 @@ class SessionConfig(BaseModel):
     object_store_mb: int = Field(
         300, ge=80, description="shared memory of a Ray started here; bulk data does not pass it"
     )
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, address: str | None) -> str | None:
+        if address and address != "auto" and not _HOST_AND_PORT.fullmatch(address):
+            raise ValueError("give auto, or HOST:PORT of a cluster's GCS, such as head:6379")
+        return address
 
 
 class Session:
@@ -108,6 +120,9 @@ def open_session(
     """Connect to Ray, or start it; leave it as it was found.
 
     Inside a Ray job the job's cluster is used whatever the configuration says.
+
+    Raises:
+        RayUnavailable: nothing can be reached there, or it turns this process away.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -122,12 +137,38 @@ def open_session(
     if ray.is_initialized():
         yield Session(tracking, artifact_root)
         return
+    if address:
+        check_address(address)
     with _own_signals():
-        _connect(config, address, environment)
+        try:
+            _connect(config, address, environment)
+        except Exception as error:  # of many kinds, Ray's and the system's, even ValueError
+            ray.shutdown()
+            reason = f"{type(error).__name__}: {str(error).strip() or 'without a word'}"
+            raise RayUnavailable(address or "a Ray started here", reason) from error
     try:
         yield Session(tracking, artifact_root)
     finally:
         ray.shutdown()
+
+
+def check_address(address: str, attempts: int = 3) -> None:
+    """Make sure that something listens at ``HOST:PORT``; Ray itself would try for minutes.
+
+    Raises:
+        RayUnavailable: nothing does.
+    """
+    match = _HOST_AND_PORT.fullmatch(address)
+    if match is None:  # auto: Ray looks for one on this machine, and says at once if there is none
+        return
+    for attempt in range(1, attempts + 1):
+        try:
+            socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=5).close()
+            return
+        except (OSError, OverflowError) as error:
+            if attempt == attempts:
+                raise RayUnavailable(address, f"no Ray answers ({error})") from error
+        time.sleep(attempt)
 
 
 def _connect(config: SessionConfig, address: str | None, environment: dict[str, Any]) -> None:

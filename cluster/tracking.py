@@ -34,6 +34,11 @@ _DISK_ADVICE = (
     "Free some space or choose a place that can be written, then run the same command again"
 )
 
+_REFUSED_ADVICE = (
+    "Give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, of a "
+    "user who may; a server that knows other names for itself wants --allowed-hosts"
+)
+
 
 class TrackingConfig(BaseModel):
     """Where runs are tracked."""
@@ -77,11 +82,48 @@ def tracking_errors(uri: str) -> Iterator[None]:
         raise TrackingError(uri, reason, _DISK_ADVICE if cause else None) from error
 
 
-def check_server(uri: str) -> None:
-    """Make sure that a server answers at all; MLflow itself would try for minutes.
+def check_server(uri: str) -> str:
+    """Make sure that a server answers, and is MLflow's; MLflow itself would try for minutes.
+
+    Returns:
+        What it is, such as ``MLflow 3.17.0``.
 
     Raises:
-        TrackingError: nothing answers.
+        TrackingError: nothing answers, it turns this user away, or it is something else.
+    """
+    _check_answers(uri)
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    def ask(method: str, path: str, **content: Any) -> Any:
+        credentials = get_default_host_creds(uri)
+        try:
+            return http_request(credentials, path, method, max_retries=0, timeout=30, **content)
+        except MlflowException as error:
+            raise TrackingError(uri, str(error).splitlines()[0][:300]) from error
+
+    answer = ask("POST", "/api/2.0/mlflow/experiments/search", json={"max_results": 1})
+    words = " ".join(answer.text.split())[:200]
+    if answer.status_code in (401, 403):
+        reason = f"the server refuses: HTTP {answer.status_code}, {words or 'without a word'}"
+        raise TrackingError(uri, reason, _REFUSED_ADVICE)
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if answer.status_code != 200 or not isinstance(found, dict) or "experiments" not in found:
+        reason = f"this is no MLflow server: it answers HTTP {answer.status_code}, {words!r}"
+        raise TrackingError(uri, reason, "Give the address that MLflow's own pages have")
+    version = ask("GET", "/version")
+    return f"MLflow {version.text}" if version.status_code == 200 else "MLflow"
+
+
+def _check_answers(uri: str) -> None:
+    """Make sure that anything answers at all.
+
+    Raises:
+        TrackingError: nothing does.
     """
     import urllib.error
     import urllib.request
@@ -90,7 +132,7 @@ def check_server(uri: str) -> None:
         try:
             urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
             return
-        except urllib.error.HTTPError:  # it answers: what it says, MLflow will hear
+        except urllib.error.HTTPError:  # it answers: what, is asked next
             return
         except OSError as error:
             if attempt == 3:
@@ -120,6 +162,7 @@ class Tracker:
         self._client = MlflowClient(tracking_uri=config.uri, registry_uri=config.uri)
         self._last_steps: dict[str, dict[str, int]] = {}
         self._open_runs: set[str] = set()
+        self._is_closed = False
         # What this tracker knows without asking, since it is the only writer of its runs:
         self._ids: dict[str, str] = {}  # key -> run
         self._new: set[str] = set()  # runs made here: nothing below them is older
@@ -143,7 +186,13 @@ class Tracker:
     def ensure_run(
         self, key: str, name: str, parent_id: str | None = None, tags: Mapping[str, str] = {}
     ) -> str:
-        """Return the id of the run with this key, made now or by an earlier attempt."""
+        """Return the id of the run with this key, made now or by an earlier attempt.
+
+        Raises:
+            TrackingError: all runs were ended, since the driver stops.
+        """
+        if self._is_closed:
+            raise TrackingError(self._uri, f"no run {name} is begun while the driver stops")
         run_id = self._find(key, parent_id)
         if run_id is not None:
             self._open_runs.add(run_id)
@@ -251,7 +300,9 @@ class Tracker:
         return register_model(self._uri, self._client, run_id, *args)
 
     def finish(self, run_id: str, status: str) -> None:
-        """End a run as FINISHED, FAILED or KILLED."""
+        """End a run as FINISHED, FAILED or KILLED; one that was ended with all stays as it is."""
+        if self._is_closed:
+            return
         self._client.set_terminated(run_id, status)
         self._open_runs.discard(run_id)
 
@@ -269,9 +320,13 @@ class Tracker:
         self.finish(run_id, status)
 
     def finish_all(self, status: str) -> None:
-        """End every run that was opened here and has not ended, trials too."""
+        """End every run that was opened here and has not ended, trials too.
+
+        What still comes of workers that are being stopped opens or ends none any more.
+        """
         for run_id in sorted(self._open_runs):
             self.finish(run_id, status)
+        self._is_closed = True
 
     def run_url(self, run_id: str) -> str:
         """Where the run's page is, below the server's address."""

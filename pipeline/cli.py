@@ -16,7 +16,7 @@ from typing import Any
 from cluster.errors import ClusterError
 from densedepth.errors import DepthError
 from pipeline.config import outputs_root, preset_names
-from pipeline.errors import OUTSIDE_WORLD, NotReady, PipelineError
+from pipeline.errors import PipelineError, exit_code_of
 
 VERBS = {
     "run": ("pipeline.launch", "run stages that are not up to date"),
@@ -55,12 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module = importlib.import_module(VERBS[options.verb][0])
         verb: Callable[[argparse.Namespace], int] = getattr(module, f"{options.verb}_verb")
         return verb(options)
-    except DepthError as error:  # what a reader or the weights say about the user's files
+    except (PipelineError, ClusterError, DepthError) as error:
         sys.stderr.write(f"{error}\n")
-        return NotReady.exit_code
-    except (PipelineError, ClusterError) as error:
-        sys.stderr.write(f"{error}\n")
-        return getattr(error, "exit_code", OUTSIDE_WORLD)
+        return exit_code_of(error)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -33,6 +33,8 @@ from pipeline.runs import (
 
 SWEEP_KEY = "sweep/lease"
 """Lease of ``gc --delete``, during which no run begins."""
+STOP_S = 20.0
+"""Seconds that MLflow has to note that a run is stopped."""
 SWEEPER = "gc"
 """Stands in the place of a run's id in that lease."""
 
@@ -258,8 +260,10 @@ class Driver:
         if self._session is not None:
             for handle in handles:
                 self._session.cancel(handle)
-            with contextlib.suppress(ClusterError):
-                self._session.monitor.finish_all("KILLED" if killed else "FAILED")
+            try:
+                self._session.monitor.finish_all("KILLED" if killed else "FAILED", STOP_S)
+            except ClusterError as unreachable:
+                self.say(f"MLflow does not know that the run ends: {unreachable}")
         if self._log is not None:
             for stage in self._log.state.stages.values():
                 if stage.status == "runs":

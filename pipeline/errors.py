@@ -11,13 +11,17 @@
     └── StageFailed      1  a stage ended with an error; what was finished before it stays
         └── StageTimeout 6  a stage took longer than its limit
 
-``OUTSIDE_WORLD`` (5) is for a store or an MLflow that cannot be used, ``cluster.errors``.
+``OUTSIDE_WORLD`` (5) is for a store, an MLflow or a Ray that cannot be used, ``cluster.errors``.
+``exit_code_of`` knows the code of every error, and a failed stage has that of what it failed with.
 """
 
 from dataclasses import dataclass
 
+from cluster.errors import ClusterError
+from densedepth.errors import CorruptShardError, DataError, WeightsError
+
 OUTSIDE_WORLD = 5
-"""Exit code where the store or MLflow cannot be used."""
+"""Exit code where the store, MLflow or Ray cannot be used."""
 FINDINGS = 1
 """Exit code of ``verify`` and ``doctor`` when something is wrong."""
 
@@ -65,7 +69,7 @@ class ConfigMistakes(PipelineError, ValueError):
 
 
 class NotReady(PipelineError):
-    """What the settings name is not there; nothing was started."""
+    """What the settings name is not there."""
 
     exit_code = 3
 
@@ -96,12 +100,20 @@ class GraphError(PipelineError, ValueError):
 
 
 class StageFailed(PipelineError):
-    """A stage ended with an error."""
+    """A stage ended with an error.
 
-    def __init__(self, stage: str, reason: str) -> None:
-        super().__init__(stage, reason)
+    Args:
+        stage: the node.
+        reason: what it failed with, as text.
+        exit_code: that of the error it failed with; the class's own where None.
+    """
+
+    def __init__(self, stage: str, reason: str, exit_code: int | None = None) -> None:
+        super().__init__(stage, reason, exit_code)
         self.stage = stage
         self.reason = reason
+        if exit_code is not None:
+            self.exit_code = exit_code
 
     def __str__(self) -> str:
         return f"{self.stage} failed: {self.reason}"
@@ -111,3 +123,17 @@ class StageTimeout(StageFailed):
     """A stage took longer than its limit."""
 
     exit_code = 6
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Return the exit code of an error's class, also of one that Ray carried between processes."""
+    carried = getattr(error, "cause", None)  # as Ray's RayTaskError has it
+    if isinstance(carried, Exception):
+        return exit_code_of(carried)
+    if isinstance(error, PipelineError):
+        return error.exit_code
+    if isinstance(error, ClusterError | CorruptShardError):
+        return OUTSIDE_WORLD
+    if isinstance(error, DataError | WeightsError):
+        return NotReady.exit_code
+    return PipelineError.exit_code

@@ -13,12 +13,13 @@ from cluster.services import Services
 from pipeline.console import RunDisplay, duration_text, progress_text
 from pipeline.dag import Node
 from pipeline.driver import Driver
-from pipeline.errors import StageFailed, StageTimeout
+from pipeline.errors import StageFailed, StageTimeout, exit_code_of
 from pipeline.plan import Decision, decide, not_chosen
 from pipeline.records import StageRecord, find_record, publish_record
 from pipeline.retry import ExecutionConfig, patiently, wait_before_retry_s
 from pipeline.runs import StageState, now_iso
 from pipeline.selection import upstream_of
+from pipeline.signals import undisturbed
 
 POLL_S = 0.3
 MAX_LOOK_S = 5.0
@@ -91,15 +92,17 @@ class Execution:
                     while waiting or self._running:
                         self._advance(waiting)
                         self._collect(waiting)
+                    if not self.driver.is_open and self.driver.settle(self._states):
+                        self._open()
+                    if self.driver.is_open:
+                        self.driver.finish(bool(self.failures), self.records)
                 except BaseException as error:
-                    self.driver.abandon(list(self._running), error)
+                    with undisturbed():
+                        self.driver.abandon(list(self._running), error)
                     raise
-                if not self.driver.is_open and self.driver.settle(self._states):
-                    self._open()
-                if self.driver.is_open:
-                    self.driver.finish(bool(self.failures), self.records)
         finally:
-            self.driver.close()
+            with undisturbed():
+                self.driver.close()
         for failure in self.failures.values():
             raise failure
         return self.records
@@ -272,11 +275,11 @@ class Execution:
         """Note a failure, and whether the stage is tried again."""
         name, services = running.node.name, running.services
         tries = self._states[name].tries
-        failure = StageFailed(name, f"{type(error).__name__}: {error}")
+        failure = StageFailed(name, f"{type(error).__name__}: {error}", exit_code_of(error))
         if running.is_cancelled:
             limit_s = self.settings.time_limit_s(name) or 0
             failure = StageTimeout(name, f"it took longer than its limit of {limit_s:g} s")
-        wait_s = wait_before_retry_s(failure.__cause__ or error, tries, self.settings)
+        wait_s = wait_before_retry_s(error, tries, self.settings)
         self.driver.note_failure(services, error, failure.reason)
         if wait_s is not None and not running.is_cancelled:
             waiting[name] = running.node

@@ -12,6 +12,7 @@ from cluster.storage import open_store
 from pipeline.config import load_config
 from pipeline.console import duration_text
 from pipeline.dag import Node, build_graph
+from pipeline.errors import UsageMistake
 from pipeline.history import DIED, standing
 from pipeline.launch import check_sources
 from pipeline.output import console, print_table
@@ -77,7 +78,13 @@ def graph_verb(options: argparse.Namespace) -> int:
         make = {"terminal": draw_text, "mermaid": draw_mermaid, "html": draw_page}[options.format]
         text = make(title, graph, looks)
     if options.output:
-        Path(options.output).write_text(text)
+        try:
+            Path(options.output).write_text(text)
+        except OSError as error:
+            raise UsageMistake(
+                f"--output {options.output}: cannot be written ({error.strerror}); name a file in "
+                "a folder that is there"
+            ) from error
         console().print(f"written: {options.output}")
     else:
         sys.stdout.write(text)

@@ -1,7 +1,7 @@
 """Look after stored data sets: ``python -m pipeline shards info|verify|repair|preview|export``.
 
 The data sets are those that a preset's runs have sharded. Exit codes: 0 all is well, 1 something
-is damaged or the store fails, 2 a mistake in the command line.
+is damaged, 2 a mistake in the command line, 5 the store fails.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from cluster.errors import ClusterError
 from cluster.storage import ObjectStore, open_store
 from densedepth.errors import DepthError
 from pipeline.config import load_config, outputs_root, preset_names
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, exit_code_of
 from pipeline.records import StageRecord, latest_record
 from stages.artifacts import ShardSet
 from stages.shard import ShardConfig, raw_data
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return action(options, store, records)
     except (PipelineError, ClusterError, DepthError) as error:
         sys.stderr.write(f"{error}\n")
-        return getattr(error, "exit_code", 1)
+        return exit_code_of(error)
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 130

@@ -1,4 +1,4 @@
-"""A driver that kills itself: the body of the processes of ``test_killed_driver.py``.
+"""A driver in a process of its own, that dies or hangs where a test wants it to.
 
 It goes through the command line; only the graph is a small one, and its stages run in the driver.
 """
@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +23,7 @@ import mlflow.tracking  # noqa: F401
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from cluster import local_store
 from cluster.local_store import LocalStore
 from cluster.monitor import Monitor
 from pipeline import cli, fingerprint, launch, runs
@@ -62,19 +65,42 @@ class KillingStore(LocalStore):
 
     def put_bytes(self, key: str, data: bytes) -> Any:
         fuse.deed(f"put {key}")
-        return super().put_bytes(key, data)
+        with half_written(key):
+            return super().put_bytes(key, data)
 
     def put_bytes_if_absent(self, key: str, data: bytes) -> bool:
         fuse.deed(f"put_if_absent {key}")
-        return super().put_bytes_if_absent(key, data)
+        with half_written(key):
+            return super().put_bytes_if_absent(key, data)
 
     def replace_bytes(self, key: str, data: bytes, expected_sha256: str) -> bool:
         fuse.deed(f"replace {key}")
-        return super().replace_bytes(key, data, expected_sha256)
+        with half_written(key):
+            return super().replace_bytes(key, data, expected_sha256)
 
     def delete(self, key: str) -> None:
         fuse.deed(f"delete {key}")
         super().delete(key)
+
+
+@contextlib.contextmanager
+def half_written(key: str) -> Iterator[None]:
+    """Make the middle of writing a stage's bytes or its record a moment to die in, too."""
+    if not key.startswith(("networks/", "records/")):
+        yield
+        return
+
+    def write_all(file: Any, data: bytes) -> None:
+        file.write(data[: len(data) // 2])
+        fuse.deed(f"half of {key}")
+        file.write(data[len(data) // 2 :])
+
+    before = local_store._write_all
+    local_store._write_all = write_all  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        local_store._write_all = before
 
 
 class KillingMonitor(Monitor):
@@ -85,6 +111,28 @@ class KillingMonitor(Monitor):
         return super().track(method, *args)
 
 
+class SlowMonitor(Monitor):
+    """A monitor that ends its runs when the test lets it."""
+
+    def track(self, method: str, *args: Any) -> Any:
+        if method == "finish_all":
+            Path("stops").touch()
+            while not Path("go").exists():
+                time.sleep(0.02)
+        return super().track(method, *args)
+
+
+class Hanging(InProcess):
+    """A session in which stage ``c`` never ends."""
+
+    def wait(self, handles: list[int], timeout_s: float) -> list[int]:
+        ended = [handle for handle in handles if small_graph.executed[handle] != "c"]
+        if not ended:
+            Path("hangs").touch()
+            time.sleep(timeout_s)
+        return ended
+
+
 def graph(config: Any = None) -> dict[str, Node]:
     """Return the graph of ``EDGES``, whatever the configuration says."""
     stage = ModuleType(small_graph.__name__)
@@ -93,21 +141,36 @@ def graph(config: Any = None) -> dict[str, Node]:
     )
 
 
-def drive(folder: Path, words: tuple[str, ...], kill_before: int | None, number: int) -> None:
-    """Run a command in this process; leave what was done in ``deeds-N`` and ``ran-N.json``."""
+def drive(
+    folder: Path, words: tuple[str, ...], kill_before: int | None, number: int, hangs: bool = False
+) -> None:
+    """Run a command in this process; leave what was done in ``deeds-N`` and ``ran-N.json``.
+
+    Args:
+        folder: outputs and working directory.
+        words: the command.
+        kill_before: the deed before which the process kills itself.
+        number: the process's, for the names of its files.
+        hangs: whether stage ``c`` hangs, and the stop waits for the file ``go``.
+    """
     global fuse
     fuse = Fuse(folder / f"deeds-{number}", kill_before)
     os.chdir(folder)
     os.environ |= {"DEPTH_OUTPUTS": str(folder), "DEPTH_COMMIT": "abc"}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests may have
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # them ignored, as nohup does
     _leave_the_disk_alone()
     runs.SAVE_EVERY_S = 0.0  # every event is written, so that each is a moment to die in
-    sys.stdout = sys.stderr = (folder / f"shown-{number}").open("w")
+    shown = (folder / f"shown-{number}").open("w")
+    os.dup2(shown.fileno(), 2)  # what is written past the streams, too
+    sys.stdout = sys.stderr = shown
     fingerprint._reached = lambda module: {}  # type: ignore[assignment] # these stages have no file
     small_graph.executed = Noted(folder / f"ran-{number}.json")
     launch.build_graph = graph
     launch.open_store = lambda url: KillingStore(folder / url)  # type: ignore[assignment]
+    session, monitor = (Hanging, SlowMonitor) if hangs else (InProcess, KillingMonitor)
     launch.open_session = lambda _, tracking, files: contextlib.nullcontext(  # type: ignore
-        InProcess(KillingMonitor(tracking, files))
+        session(monitor(tracking, files))
     )
     sys.exit(cli.main(words))
 

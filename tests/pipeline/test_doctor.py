@@ -1,6 +1,9 @@
 """``doctor``: what it finds, by the real probes where they are quick, and the exit code."""
 
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -105,10 +108,14 @@ def test_every_bundle_must_fit_on_a_node_and_all_of_them_on_the_nodes():
 
 
 def test_a_cluster_that_does_not_answer_is_named(outputs, no_torch, monkeypatch):
-    monkeypatch.setattr("cluster.probes._RAY", "raise ConnectionError('nobody at this address')")
     findings = found("demo", "session.address=127.0.0.1:1")
     assert findings["Ray"].status == "fail"
-    assert "127.0.0.1:1: ConnectionError: nobody at this address" in findings["Ray"].found
+    assert "127.0.0.1:1: no Ray answers ([Errno 111] Connection" in findings["Ray"].found
+    monkeypatch.setattr("cluster.probes._RAY", "raise ConnectionError('nobody with this token')")
+    finding = found("demo", "session.address=auto")["Ray"]
+    assert (finding.status, finding.found) == (
+        "fail", "auto: ConnectionError: nobody with this token"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -148,6 +155,75 @@ def test_a_probe_that_hangs_or_crashes_is_an_answer(monkeypatch):
     monkeypatch.setattr("cluster.probes._RAY", "import os; os.abort()")
     with pytest.raises(ProbeError, match=r"exit code -6|Aborted"):
         ray_facts("x")
+
+
+ANSWERS = {
+    "mlflow": (200, '{"experiments": [{"name": "Default"}]}', "3.17.0"),
+    "empty": (200, "{}", ""),
+    "pages": (200, "<!doctype html><title>Welcome</title>", "<!doctype html>"),
+    "nothing": (404, "not found", ""),
+    "forbidden": (403, "Invalid Host header", "3.17.0"),
+    "unknown": (401, '{"detail": "You are not authenticated"}', "3.17.0"),
+}
+"""First part of a path -> status and body of the search for experiments, and the version."""
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Several servers on one port, each below its own path."""
+
+    def do_GET(self) -> None:
+        self._answer(200, ANSWERS[self.path.split("/")[1]][2])
+
+    def do_POST(self) -> None:
+        name, _, path = self.path[1:].partition("/")
+        assert path == "api/2.0/mlflow/experiments/search"
+        status, body, _ = ANSWERS[name]
+        is_let_in = self.headers["Authorization"] == "Bearer sesame"
+        self._answer(*ANSWERS["mlflow"][:2] if is_let_in else (status, body))
+
+    def _answer(self, status: int, body: str) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def answers() -> Iterator[str]:
+    """The URL of a server that is what the path says."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "advice"),
+    [
+        ("empty", r"this is no MLflow server: it answers HTTP 200, '\{\}'", "MLflow's own pages"),
+        ("pages", r"no MLflow server: it answers HTTP 200, '<!doctype html>", "own pages"),
+        ("nothing", r"no MLflow server: it answers HTTP 404, 'not found'", "own pages"),
+        ("forbidden", r"refuses: HTTP 403, Invalid Host header", "--allowed-hosts"),
+        ("unknown", r"refuses: HTTP 401, .*You are not auth", "Give MLFLOW_TRACKING_USERNAME"),
+    ],
+)
+def test_a_server_that_is_not_mlflows_or_refuses_is_told_apart(answers, name, reason, advice):
+    uri = f"{answers}/{name}"
+    with pytest.raises(TrackingError, match=reason) as caught:
+        check_tracking(TrackingConfig(uri=uri))
+    assert advice in caught.value.advice
+    with pytest.raises(TrackingError, match=reason):  # a run says the same
+        Tracker(TrackingConfig(uri=uri))
+
+
+def test_an_mlflow_server_is_asked_as_the_user_who_will_run(answers, monkeypatch):
+    assert check_tracking(TrackingConfig(uri=f"{answers}/mlflow")) == "MLflow 3.17.0 answers"
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "sesame")
+    assert check_tracking(TrackingConfig(uri=f"{answers}/unknown")) == "MLflow 3.17.0 answers"
 
 
 def test_an_mlflow_file_is_looked_at_without_being_changed(tmp_path: Path):

@@ -318,6 +318,7 @@ def test_what_a_retry_can_cure_is_tried_again_and_the_rest_is_not(store):
     errors["b"] = [ValueError("always")]
     error, _, _ = execute(graph(b=Settings(text="B")), store, settings=settings)
     assert isinstance(error, StageFailed)
+    assert error.exit_code == 1
     assert executed == ["b"]
 
 
@@ -326,6 +327,7 @@ def test_retries_end(store):
     errors["a"] = [StoreUnavailable("s3://b", "down")] * 3
     error, _, _ = execute(graph(), store, settings=settings)
     assert "a failed: StoreUnavailable: s3://b: down" in str(error)
+    assert error.exit_code == 5
     assert executed.count("a") == 2
 
 

@@ -107,6 +107,17 @@ def test_the_graph_as_json_has_edges_and_states(tmp_path: Path, monkeypatch, cap
     assert stages["shard.nyu"]["state"] == "would run"
 
 
+def test_a_file_that_cannot_be_written_is_a_mistake(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path / "outputs"))
+    for words in (["--json"], ["--format", "html"]):
+        assert main(["graph", "demo", *words, "--output", f"{tmp_path}/no/such/page"]) == 2
+        shown = capsys.readouterr().err
+        assert shown == (
+            f"--output {tmp_path}/no/such/page: cannot be written (No such file or directory); "
+            "name a file in a folder that is there\n"
+        )
+
+
 def test_json_goes_into_a_file_and_excludes_another_form(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path / "outputs"))
     path = tmp_path / "graph.json"

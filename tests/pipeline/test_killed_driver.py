@@ -1,8 +1,10 @@
 """``kill -9`` of the driver before each thing that it does outside its own memory, then ``resume``.
 
-Whatever the moment, the run is completed: equal artifacts, byte for byte, nothing that had been
-published computed again, one set of MLflow runs without a step twice. A new run, one that is
-forced to repeat a stage, and one that finds an artifact damaged.
+Every driver is a process that dies of SIGKILL: before, during and after each stage's publishing,
+also when half of its bytes or of its record is written; the next one is another process. Whatever
+the moment, the run is completed: equal artifacts, byte for byte, nothing that had been published
+computed again, one set of MLflow runs without a step twice. A new run, one that is forced to
+repeat a stage, and one that finds an artifact damaged.
 """
 
 import json
@@ -22,6 +24,8 @@ from pipeline.runs import list_runs
 from tests.pipeline.driven import EDGES, PRESET, RUN, drive
 
 FIGURES = ("best_epoch", "train_seconds", "skipped_steps")
+PUBLISHES = {"new": "put_if_absent", "forced": "replace", "damaged": "replace"}
+"""Case -> how its records are written."""
 SUMMARY = [f"{name}/{figure}" for name in EDGES for figure in FIGURES]
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["tests.pipeline.driven"])
@@ -164,14 +168,20 @@ def test_a_driver_killed_at_any_moment_loses_nothing(case, tmp_path: Path, empty
 
     def check(moment: int, folder: Path, published: set[str]) -> None:
         where = f"killed before {moment}: {deeds[moment]}"
-        assert not published & set(ran(folder, 3)), where
-        assert set(ran(folder, 2)) | set(ran(folder, 3)) == works, where
+        first, second = ran(folder, 2), ran(folder, 3)
+        assert not published & set(second), where
+        assert set(first) | set(second) == works, where
+        assert len(first) + len(second) == len({*first}) + len({*second}), where
         assert outcome(folder) == expected, where
         assert tracked(folder) == expected_runs, where
         shutil.rmtree(folder)
 
     moments = moments_of(deeds, case == "new")
-    assert len(moments) > 5 * len(works)
+    for name in works:
+        order = [d for d in deeds if f"/{name}-" in d or f"records/{name}/" in d]
+        assert [deed.split()[0] for deed in order[:3]] == ["put", "half", PUBLISHES[case]], order
+        assert [deed.split()[0] for deed in order[3:]] == ["half"], order
+        assert {deeds[moment] for moment in moments} >= {*order}
     for pair in (moments[i : i + 2] for i in range(0, len(moments), 2)):
         folders = [begin(f"killed-{moment}") for moment in pair]
         killed = [(f, words, m, 2) for m, f in zip(pair, folders, strict=True)]

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from cluster.errors import NoSpaceLeft, ObjectCorrupt, TrackingError
 from cluster.storage import open_store
+from densedepth.errors import (
+    BadFrameError,
+    CorruptShardError,
+    NonFiniteError,
+    OutOfMemoryError,
+    WeightsError,
+)
 from pipeline.config import load_config
 from pipeline.dag import build_graph
 from pipeline.errors import (
@@ -19,6 +27,7 @@ from pipeline.errors import (
     StageFailed,
     StageTimeout,
     UsageMistake,
+    exit_code_of,
 )
 from pipeline.launch import run_tags
 from pipeline.run import main
@@ -110,6 +119,7 @@ def test_the_commit_may_be_given_where_there_is_no_git(monkeypatch):
         ConfigMistakes((Mistake("a.b", "1", "wrong", "did you mean a.c?"),)),
         GraphError("cycle"),
         StageFailed("train.nyu", "no luck"),
+        StageFailed("train.nyu", "the store is away", 5),
         StageTimeout("train.nyu", "too long"),
         UsageMistake("no run x"),
         RunHeld("by another"),
@@ -120,6 +130,54 @@ def test_the_pipelines_errors_survive_pickling(error):
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (type(error), str(error))
     assert again.exit_code == error.exit_code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("no luck"), 1),
+        (NonFiniteError("no number"), 1),
+        (OutOfMemoryError("7 images would fit"), 1),
+        (BadFrameError("a.png", "truncated"), 3),
+        (WeightsError("no such file"), 3),
+        (RunHeld("by another"), 4),
+        (NoSpaceLeft("file:///s", "full"), 5),
+        (ObjectCorrupt("file:///s", "other bytes"), 5),
+        (CorruptShardError("other bytes"), 5),
+        (TrackingError("http://m", "away"), 5),
+        (StageFailed("a", "no luck"), 1),
+        (StageFailed("a", "the store is away", 5), 5),
+        (StageTimeout("a", "too long"), 6),
+    ],
+)
+def test_every_class_of_error_has_its_exit_code_also_when_ray_carried_it(error, code):
+    from ray.exceptions import RayTaskError
+
+    assert exit_code_of(error) == code
+    assert exit_code_of(RayTaskError("run_stage", "traceback", error)) == code
+    assert exit_code_of(RayTaskError("run_stage", "traceback", error).as_instanceof_cause()) == code
+
+
+def test_a_ray_that_cannot_be_reached_is_the_outside_worlds(capsys, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    root = write_data_set(tmp_path / "raw", 16, 4)
+    words = ["nyu_small", f"shard.nyu.root={root}", "--to", "shard"]
+    assert main([*words, "session.address=127.0.0.1:1"]) == 5
+    assert "127.0.0.1:1: no Ray answers" in capsys.readouterr().err
+    (state,) = list_runs(open_store(str(tmp_path / "store")))
+    assert state.status == "failed"
+    assert main([*words, "session.address=head"]) == 2
+    assert "session.address = 'head': give auto, or HOST:PORT" in capsys.readouterr().err
+    # Something listens, and is no Ray.
+    monkeypatch.setattr("ray.init", _refuse)
+    monkeypatch.setattr("cluster.session.check_address", lambda address: None)
+    assert main([*words, "session.address=127.0.0.1:1"]) == 5
+    assert "127.0.0.1:1: RuntimeError: Version mismatch. Check" in capsys.readouterr().err
+
+
+def _refuse(**arguments: object) -> None:
+    raise RuntimeError("Version mismatch")
 
 
 def test_overrides_may_follow_options(capsys, monkeypatch, tmp_path: Path):
