@@ -113,6 +113,14 @@ def cluster_address(config: SessionConfig) -> str | None:
     return config.address or os.environ.get("RAY_ADDRESS")
 
 
+def sends_code(config: SessionConfig) -> bool:
+    """Say whether the cluster works with a copy of this code, made when it is connected to.
+
+    A Ray started here reads the code from where it lies. A job's code is what the job brought.
+    """
+    return cluster_address(config) is not None and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
+
+
 @contextlib.contextmanager
 def open_session(
     config: SessionConfig, tracking: TrackingConfig, artifact_root: Path | None = None
@@ -174,12 +182,11 @@ def check_address(address: str, attempts: int = 3) -> None:
 def _connect(config: SessionConfig, address: str | None, environment: dict[str, Any]) -> None:
     import ray
 
-    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     if address:
-        if not inside_job:
+        if sends_code(config):
             environment |= {"working_dir": str(PROJECT_ROOT), "excludes": EXCLUDES}
         ray.init(
-            address=None if inside_job else address,
+            address=address if sends_code(config) else None,
             runtime_env=environment,
             log_to_driver=False,
             logging_level="warning",

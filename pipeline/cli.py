@@ -11,12 +11,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from cluster.errors import ClusterError
 from densedepth.errors import DepthError
 from pipeline.config import outputs_root, preset_names
-from pipeline.errors import PipelineError, exit_code_of
+from pipeline.errors import PipelineError, UsageMistake, exit_code_of
 
 VERBS = {
     "run": ("pipeline.launch", "run stages that are not up to date"),
@@ -44,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         received.append(number)
         sys.exit(128 + number)
 
+    words = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
         signal.signal(signal.SIGHUP, stop)
     try:
-        words = list(sys.argv[1:] if arguments is None else arguments)
         if words[:1] == ["shards"]:  # has verbs and options of its own
             return int(importlib.import_module("pipeline.shards").main(words[1:]))
         options = parse(words)
@@ -56,22 +56,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb: Callable[[argparse.Namespace], int] = getattr(module, f"{options.verb}_verb")
         return verb(options)
     except (PipelineError, ClusterError, DepthError) as error:
-        sys.stderr.write(f"{error}\n")
-        return exit_code_of(error)
+        return _refuse(words, str(error), error, exit_code_of(error))
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except SystemExit:
+    except SystemExit as error:
         if received:  # Ray's waiting puts its own code in the place of ours
-            return 128 + received[0]
+            return _refuse(words, _STOPPED, error, 128 + received[0])
         raise
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on from here\n")
-        return 130
+    except KeyboardInterrupt as error:
+        return _refuse(words, _STOPPED, error, 130)
     except Exception as error:  # the last line of defence: no traceback in a user's face
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        code = _refuse(words, f"{type(error).__name__}: {error}", error, 1)
         _keep_traceback()
-        return 1
+        return code
+
+
+_STOPPED = "stopped; the same command goes on from here"
+
+
+def _refuse(words: Sequence[str], text: str, error: BaseException, exit_code: int) -> int:
+    """Say why a command did not end well, as JSON too where that was asked for."""
+    sys.stderr.write(f"{text}\n")
+    if "--json" in words:
+        from pipeline.output import print_json
+
+        kind = type(error).__name__
+        print_json({"error": text, "kind": kind, "exit_code": exit_code}, one_line=True)
+    return exit_code
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -94,9 +106,15 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Refuse a command as every mistake is refused."""
+        raise UsageMistake(f"{self.format_usage()}{self.prog}: error: {message}")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description=main_description())
+    parser = _Parser(prog="python -m pipeline", description=main_description())
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, (_, what) in VERBS.items():
         made = verbs.add_parser(verb, help=what, description=f"{what[0].upper()}{what[1:]}.")

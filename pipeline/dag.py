@@ -35,6 +35,15 @@ class Node:
             names += [source] if isinstance(source, str) else list(source.values())
         return tuple(dict.fromkeys(names))
 
+    def arguments(self, artifacts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of ``run``, given the artifact of each node that must be done."""
+        return {
+            argument: artifacts[source]
+            if isinstance(source, str)
+            else {branch: artifacts[name] for branch, name in source.items()}
+            for argument, source in self.inputs.items()
+        }
+
 
 def build_graph(config: PipelineConfig) -> dict[str, Node]:
     """Return the nodes by name, in an order in which they can run."""

@@ -19,7 +19,7 @@ from cluster.storage import ObjectStore
 from pipeline.dag import Node
 from pipeline.errors import RunHeld
 from pipeline.lease import Claims, Holder, Lease, acquire, lease_key, this_process
-from pipeline.records import Failure, StageRecord, note_failure
+from pipeline.records import Failure, StageRecord, note_failure, publish_record
 from pipeline.retry import patiently
 from pipeline.runs import (
     RunLog,
@@ -212,6 +212,22 @@ class Driver:
         trace = "".join(traceback.format_exception(error))
         services.monitor.set_tags(services.run_id, {"depth.error": reason[:4000]})
         services.monitor.log_bytes(services.run_id, "error.txt", trace.encode())
+
+    def publish(self, record: StageRecord, instead_of: StageRecord | None) -> StageRecord:
+        """Publish a result: MLflow first, the record last, for it is what makes a stage done.
+
+        Args:
+            record: the result.
+            instead_of: the record that it replaces, as it was when the stage began.
+
+        Returns:
+            The record that stands: another driver's, if that was published in the meantime.
+        """
+        self.check_lease()
+        self.finish_stage(record)
+        stands = patiently(publish_record, self.store, record, instead_of=instead_of)
+        self.release(record.node, record.fingerprint.digest())
+        return stands
 
     def finish_stage(self, record: StageRecord) -> None:
         """End a stage's MLflow run; copy its few figures to the run's, where runs are compared."""

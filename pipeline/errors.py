@@ -9,13 +9,15 @@
     ├── NotReady         3  what the settings name is not there: data, weights
     ├── RunHeld          4  another driver works on the same run
     └── StageFailed      1  a stage ended with an error; what was finished before it stays
-        └── StageTimeout 6  a stage took longer than its limit
+        ├── StageTimeout 6  a stage took longer than its limit
+        └── CodeEdited   7  a stage's code was edited after the run had begun
 
 ``OUTSIDE_WORLD`` (5) is for a store, an MLflow or a Ray that cannot be used, ``cluster.errors``.
 ``exit_code_of`` knows the code of every error, and a failed stage has that of what it failed with.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.errors import ClusterError
 from densedepth.errors import CorruptShardError, DataError, WeightsError
@@ -137,3 +139,39 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, DataError | WeightsError):
         return NotReady.exit_code
     return PipelineError.exit_code
+
+
+class CodeEdited(StageFailed):
+    """A stage's code was edited after the run had begun, so nobody knows which code computes it.
+
+    Args:
+        stage: the stage.
+        paths: the files that mean something else than when the run began.
+        run_id: the run.
+    """
+
+    exit_code = 7
+
+    def __init__(self, stage: str, paths: tuple[str, ...], run_id: str) -> None:
+        were = "was" if len(paths) == 1 else "were"
+        shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+        super().__init__(
+            stage,
+            f"{shown} {were} edited after the run had begun, so its result would not be that of "
+            "one version of the code and is not recorded. Run the same command again to compute "
+            f"it with the new code; or undo the edit and `python -m pipeline resume {run_id}`, "
+            "which goes on from what was saved. To edit while a run goes on, start it from a copy "
+            "(`git worktree add`)",
+        )
+        self.paths = paths
+        self.run_id = run_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.stage, self.paths, self.run_id)
+
+
+def as_failure(stage: str, error: BaseException) -> StageFailed:
+    """Return a stage's error as one of this tree."""
+    if isinstance(error, StageFailed):
+        return error
+    return StageFailed(stage, f"{type(error).__name__}: {error}", exit_code_of(error))

@@ -2,21 +2,29 @@
 
 After a failure nothing new begins; with ``keep_going`` the branches that do not need the failed
 stage run to their end. What was finished stays, and the same command goes on from there.
+
+The code of a run is what it was when the run began: a stage whose code is edited on the way is not
+begun, is stopped, or is not recorded.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from cluster.services import Services
+from pipeline import source_code
 from pipeline.console import RunDisplay, duration_text, progress_text
 from pipeline.dag import Node
 from pipeline.driver import Driver
-from pipeline.errors import StageFailed, StageTimeout, exit_code_of
-from pipeline.plan import Decision, decide, not_chosen
-from pipeline.records import StageRecord, find_record, publish_record
+from pipeline.errors import CodeEdited, StageFailed, as_failure
+from pipeline.fingerprint import code_modules
+from pipeline.past import Past
+from pipeline.plan import Decision, decide, not_chosen, refuse_gaps
+from pipeline.records import StageRecord, find_record
 from pipeline.retry import ExecutionConfig, patiently, wait_before_retry_s
+from pipeline.running import Running, run_stage
 from pipeline.runs import StageState, now_iso
 from pipeline.selection import upstream_of
 from pipeline.signals import undisturbed
@@ -24,20 +32,10 @@ from pipeline.signals import undisturbed
 POLL_S = 0.3
 MAX_LOOK_S = 5.0
 """Seconds between two looks at a stage that another driver computes, after growing ones."""
+LOOK_AT_CODE_S = 2.0
+"""Seconds between two looks at the code of the stages that run."""
 GRACE_S = 15.0
-"""Seconds that a stage beyond its time limit has to stop before its process is killed."""
-
-
-@dataclass
-class Running:
-    """A stage that runs: its node, why, what it was given, since when, until when at most."""
-
-    node: Node
-    decision: Decision
-    services: Services
-    started: float
-    deadline: float | None
-    is_cancelled: bool = False
+"""Seconds that a stage which is stopped has to end before its process is killed."""
 
 
 @dataclass
@@ -52,6 +50,7 @@ class Execution:
         forced: nodes that run although they are up to date -> the mark of that execution.
         settings: retries and time limits.
         keep_going: whether a failure leaves the other branches running.
+        code_is_sent: whether the stages run a copy of the code, made when Ray was connected to.
         records: node -> its record, as far as it is known.
         failures: node -> its error.
     """
@@ -63,13 +62,17 @@ class Execution:
     forced: dict[str, str] = field(default_factory=dict)
     settings: ExecutionConfig = field(default_factory=ExecutionConfig)
     keep_going: bool = False
+    code_is_sent: bool = False
     records: dict[str, StageRecord] = field(default_factory=dict)
     failures: dict[str, StageFailed] = field(default_factory=dict)
+    _waiting: dict[str, Node] = field(default_factory=dict)
     _states: dict[str, StageState] = field(default_factory=dict)
     _running: dict[Any, Running] = field(default_factory=dict)
     _not_before: dict[str, float] = field(default_factory=dict)
     _look_s: dict[str, float] = field(default_factory=dict)
-    _shown_at: float = float("-inf")
+    _shown_at: float = -math.inf
+    _looked_at: float = -math.inf
+    _code_is_fixed: bool = False
 
     def run(self) -> dict[str, StageRecord]:
         """Run what must run.
@@ -83,15 +86,18 @@ class Execution:
         """
         needed = upstream_of(self.graph, self.chosen)
         self._states = {name: StageState() for name in self.graph}
-        waiting = {name: node for name, node in self.graph.items() if name in needed}
+        self._waiting = {name: node for name, node in self.graph.items() if name in needed}
+        for node in self._waiting.values():
+            for module in code_modules(node):
+                source_code.reached(module)
         for name in self.graph.keys() - needed:
             self._set(name, "left out", "not chosen")
         try:
             with self.display:
                 try:
-                    while waiting or self._running:
-                        self._advance(waiting)
-                        self._collect(waiting)
+                    while self._waiting or self._running:
+                        self._advance()
+                        self._collect()
                     if not self.driver.is_open and self.driver.settle(self._states):
                         self._open()
                     if self.driver.is_open:
@@ -107,35 +113,28 @@ class Execution:
             raise failure
         return self.records
 
-    def _advance(self, waiting: dict[str, Node]) -> None:
+    def _advance(self) -> None:
         """Settle what needs no work, then start what is ready."""
         ready: list[tuple[Node, Decision]] = []
-        for name, node in list(waiting.items()):
+        for name, node in list(self._waiting.items()):
             if time.monotonic() < self._not_before.get(name, 0.0):
                 continue
             if self._is_out(name, node):
-                del waiting[name]
+                del self._waiting[name]
             elif all(needed in self.records for needed in node.needs()):
                 decision = self._decide(node)
                 if not decision.runs:
-                    del waiting[name]
+                    del self._waiting[name]
                     self._keep(decision)
                 elif name in self.chosen:
                     ready.append((node, decision))
                 else:
                     raise not_chosen(self.graph, self.chosen, name, decision.reason)
         if ready and not self.driver.is_open:
-            self._refuse_gaps(waiting)
+            refuse_gaps(self.graph, self.chosen, self._waiting)
         for node, decision in ready:
             if self._start(node, decision):
-                del waiting[node.name]
-
-    def _refuse_gaps(self, waiting: Mapping[str, Node]) -> None:
-        """Refuse, before anything runs, a stage between chosen ones that would have to run, too."""
-        for name in waiting:
-            if name not in self.chosen:
-                stale = ", ".join(n for n in self.graph[name].needs() if n in waiting)
-                raise not_chosen(self.graph, self.chosen, name, f"after {stale}")
+                del self._waiting[node.name]
 
     def _is_out(self, name: str, node: Node) -> bool:
         """Give up a stage whose input failed, or any after a failure."""
@@ -153,13 +152,9 @@ class Execution:
     def _decide(self, node: Node) -> Decision:
         inputs = {name: self.records[name] for name in node.needs()}
         mark = self.forced.get(node.name, "")
-        decision = patiently(decide, node, self.driver.store, inputs, forced=bool(mark))
-        made = decision.record
-        if mark and made is not None and (made.run_id, made.mark) == (self.driver.run_id, mark):
-            # An attempt that died had published the execution that it was forced to.
-            decision = patiently(decide, node, self.driver.store, inputs)
-            if not decision.runs:
-                del self.forced[node.name]
+        decision = patiently(decide, node, self._past, inputs, mark)
+        if not decision.runs:
+            self.forced.pop(node.name, None)
         return decision
 
     def _keep(self, decision: Decision) -> None:
@@ -171,10 +166,23 @@ class Execution:
         self._states[decision.node].seconds = decision.record.seconds
         self._set(decision.node, "cached", decision.reason)
 
+    @cached_property
+    def _past(self) -> Past:
+        return Past(self.driver.store, self.driver.run_id)
+
     def _open(self) -> None:
         self.driver.open(self._states)
         self._states = self.driver.log.state.stages
         self.driver.log.state.forced = dict(self.forced)
+        for node in self._waiting.values():
+            if edit := self._edit(node):
+                raise edit
+        self._code_is_fixed = self.code_is_sent
+
+    def _edit(self, node: Node) -> CodeEdited | None:
+        """Return an error if a stage's code has been edited since the run began."""
+        paths = [] if self._code_is_fixed else source_code.edited(code_modules(node))
+        return CodeEdited(node.name, tuple(paths), self.driver.run_id) if paths else None
 
     def _start(self, node: Node, decision: Decision) -> bool:
         """Start a stage; false while another driver computes it."""
@@ -189,36 +197,33 @@ class Execution:
             self._not_before[name] = time.monotonic() + wait_s
             self._look_s[name] = min(2 * wait_s, MAX_LOOK_S)
             return False
-        if name not in self.forced and patiently(find_record, self.driver.store, name, digest):
-            again = self._decide(node)
-            if not again.runs:  # another driver published it in the meantime
+        if patiently(find_record, self.driver.store, name, digest) != decision.record:
+            decision = self._decide(node)  # another driver published it in the meantime
+            if not decision.runs:
                 self.driver.release(name, digest)
-                self._keep(again)
+                self._keep(decision)
                 return True
         services = self.driver.services_for(node, digest, self.forced.get(name, ""))
         state = self._states[name]
         state.fingerprint, state.mlflow_run_id, state.tries = (
             digest, services.run_id, state.tries + 1,
         )  # fmt: skip
-        inputs = {key: self._artifacts(source) for key, source in node.inputs.items()}
+        running = Running(node, decision, services)
+        self._set(name, "runs", decision.reason, fingerprint=digest)
+        if edit := self._edit(node):
+            self._failed(running, edit)
+            return True
+        inputs = node.arguments({needed: self.records[needed].artifact for needed in node.needs()})
         handle = self.driver.session.submit(
             run_stage, node.stage.__name__, node.config, services, inputs
         )
-        limit_s, now = self.settings.time_limit_s(name), time.monotonic()
-        deadline = None if limit_s is None else now + limit_s
-        self._running[handle] = Running(node, decision, services, now, deadline)
-        self._set(name, "runs", decision.reason, fingerprint=digest)
+        self._running[handle] = running
         return True
 
-    def _artifacts(self, source: str | Mapping[str, str]) -> Any:
-        if isinstance(source, str):
-            return self.records[source].artifact
-        return {branch: self.records[name].artifact for branch, name in source.items()}
-
-    def _collect(self, waiting: dict[str, Node]) -> None:
-        """Wait a moment; record what ended, stop what takes too long."""
+    def _collect(self) -> None:
+        """Wait a moment; record what ended, look after what runs."""
         if not self._running:
-            if waiting and self.driver.is_open:  # for another driver's stage, or for a retry
+            if self._waiting and self.driver.is_open:  # for another driver's stage, or for a retry
                 self.driver.log.save_sometimes()
                 self.driver.check_lease()
                 time.sleep(POLL_S)
@@ -228,11 +233,10 @@ class Execution:
             try:
                 artifact = self.driver.session.result(handle)
             except Exception as error:
-                self._failed(running, error, waiting)
+                self._failed(running, error)
             else:
                 self._finished(running, artifact)
-        for handle, running in list(self._running.items()):
-            self._check_time(handle, running, waiting)
+        self._watch()
         if time.monotonic() - self._shown_at >= POLL_S:
             self._show_progress()
         self.driver.log.save_sometimes()
@@ -247,9 +251,15 @@ class Execution:
         self.display.progress(snapshot)
 
     def _finished(self, running: Running, artifact: Any) -> None:
-        """Publish a result: MLflow first, the record last, for it is what makes a stage done."""
+        """Publish a result, unless the code that computed it is not known any more."""
         name, mark = running.node.name, running.decision.fingerprint
         assert mark is not None
+        edit = running.stopped
+        if not isinstance(edit, CodeEdited):
+            edit = self._edit(running.node)
+        if edit is not None:
+            self._failed(running, edit)
+            return
         seconds = time.monotonic() - running.started
         record = StageRecord(
             node=name,
@@ -261,28 +271,24 @@ class Execution:
             mlflow_run_id=running.services.run_id,
             mark=self.forced.get(name, ""),
         )
-        self.driver.check_lease()
-        self.driver.finish_stage(record)
-        replace = name in self.forced or running.decision.record is not None
-        self.records[name] = patiently(publish_record, self.driver.store, record, replace=replace)
+        stands = self.driver.publish(record, running.decision.record)
+        self.records[name], note = stands, f"in {duration_text(seconds)}"
+        if (stands.run_id, stands.mark) != (record.run_id, record.mark):
+            note += f"; what {stands.run_id} published meanwhile stands"
         self.forced.pop(name, None)
         self.driver.log.state.forced = dict(self.forced)
-        self.driver.release(name, mark.digest())
         self._states[name].seconds = seconds
-        self._set(name, "done", f"in {duration_text(seconds)}", seconds=seconds)
+        self._set(name, "done", note, seconds=seconds)
 
-    def _failed(self, running: Running, error: Exception, waiting: dict[str, Node]) -> None:
+    def _failed(self, running: Running, error: Exception) -> None:
         """Note a failure, and whether the stage is tried again."""
         name, services = running.node.name, running.services
         tries = self._states[name].tries
-        failure = StageFailed(name, f"{type(error).__name__}: {error}", exit_code_of(error))
-        if running.is_cancelled:
-            limit_s = self.settings.time_limit_s(name) or 0
-            failure = StageTimeout(name, f"it took longer than its limit of {limit_s:g} s")
+        failure = running.stopped or as_failure(name, error)
         wait_s = wait_before_retry_s(error, tries, self.settings)
         self.driver.note_failure(services, error, failure.reason)
-        if wait_s is not None and not running.is_cancelled:
-            waiting[name] = running.node
+        if wait_s is not None and running.stopped is None:
+            self._waiting[name] = running.node
             self._not_before[name] = time.monotonic() + wait_s
             self._set(name, "waits", f"try {tries + 1} in {wait_s:.0f} s after {failure.reason}")
             return
@@ -291,17 +297,24 @@ class Execution:
         self.failures[name] = failure
         self._set(name, "failed", failure.reason)
 
-    def _check_time(self, handle: Any, running: Running, waiting: dict[str, Node]) -> None:
-        """Stop a stage beyond its limit; kill it where it does not stop."""
-        if running.deadline is None or time.monotonic() < running.deadline:
-            return
-        if not running.is_cancelled:
-            self.driver.session.cancel(handle)
-            running.is_cancelled, running.deadline = True, time.monotonic() + GRACE_S
-            return
-        self.driver.session.cancel(handle, force=True)
-        del self._running[handle]
-        self._failed(running, TimeoutError("killed"), waiting)
+    def _watch(self) -> None:
+        """Stop a stage beyond its limit or whose code was edited; kill it where it does not end."""
+        now = time.monotonic()
+        looks_at_code = now - self._looked_at >= LOOK_AT_CODE_S
+        self._looked_at = now if looks_at_code else self._looked_at
+        for handle, running in list(self._running.items()):
+            if running.stopped is None:
+                limit_s = self.settings.time_limit_s(running.node.name)
+                why: StageFailed | None = running.timeout(limit_s)
+                if why is None and looks_at_code:
+                    why = self._edit(running.node)
+                if why is not None:
+                    self.driver.session.cancel(handle)
+                    running.stopped, running.kill_at = why, time.monotonic() + GRACE_S
+            elif now >= running.kill_at:
+                self.driver.session.cancel(handle, force=True)
+                del self._running[handle]
+                self._failed(running, TimeoutError("killed"))
 
     def _set(self, name: str, status: Any, note: str, **facts: Any) -> None:
         """Move a stage to a status, for the log and for who watches."""
@@ -312,10 +325,3 @@ class Execution:
         if self.driver.is_open:
             self.driver.log.event(status, name, note=note, **facts)
         self.display.set(name, status, note)
-
-
-def run_stage(module: str, config: Any, services: Services, inputs: Mapping[str, Any]) -> Any:
-    """Run one stage: the body of its task on the cluster."""
-    import importlib
-
-    return importlib.import_module(module).run(config, services, **inputs)

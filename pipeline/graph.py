@@ -59,9 +59,10 @@ def graph_verb(options: argparse.Namespace) -> int:
         title = state.name
     else:
         check_sources(graph, graph)
+        plan = make_plan(graph, open_store(config.store), run_id=config.run_id())
         looks = {
             name: Look("would run" if d.runs else "up to date", d.reason + _took(d.last_seconds))
-            for name, d in make_plan(graph, open_store(config.store)).items()
+            for name, d in plan.items()
         }
         title = f"Plan of {config.run_id()}"
     looks = {name: looks.get(name, Look("left out", "")) for name in graph}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 
-from cluster.session import PROJECT_ROOT, open_session
+from cluster.session import PROJECT_ROOT, open_session, sends_code
 from cluster.storage import ObjectStore, open_store
 from densedepth.errors import DepthError
 from pipeline.config import PipelineConfig, load_config, outputs_root, parse_config
@@ -42,7 +42,7 @@ def plan_verb(options: argparse.Namespace) -> int:
     graph = build_graph(config)
     selection = selection_of(graph, options)
     check_sources(graph, selection.chosen)
-    plan = make_plan(graph, open_store(config.store), selection)
+    plan = make_plan(graph, open_store(config.store), selection, config.run_id())
     if options.json:
         print_json({"run": config.run_id(), "stages": plan_table(plan)})
     else:
@@ -164,6 +164,7 @@ def _drive(
         forced=dict(forced),
         settings=config.execution,
         keep_going=options.keep_going,
+        code_is_sent=sends_code(config.session),
     )
     records = execution.run()
     if options.json:

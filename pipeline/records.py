@@ -1,7 +1,7 @@
 """What earlier runs left in the store: a record per stage and fingerprint, written last.
 
-Beside the records of a stage lie two hints for plans: ``latest.json``, the record that was written
-last, and ``failed.json``, how an execution last failed.
+Beside the records of a stage lie two hints: ``latest.json``, the record that was written last, and
+``failed.json``, how an execution last failed.
 
 A stage's bytes are in the store before its record is, so a record that is there is whole; it is
 trusted only after the objects it names have been verified.
@@ -12,6 +12,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -80,7 +82,7 @@ def find_record(store: ObjectStore, node: str, digest: str) -> StageRecord | Non
 
 
 def latest_record(store: ObjectStore, node: str) -> StageRecord | None:
-    """Return the record that was written last for a node, to say what has changed since."""
+    """Return the record that was written last for a node, whatever it was of."""
     return _load(store, f"records/{node}/latest.json")
 
 
@@ -104,37 +106,48 @@ def all_records(store: ObjectStore) -> Iterator[StageRecord]:
             yield record
 
 
+def node_records(store: ObjectStore, node: str) -> list[StageRecord]:
+    """Return every record of a node that can be read, several at a time."""
+    keys = list(_record_keys(store, f"records/{node}/"))
+    with ThreadPoolExecutor(min(16, len(keys) or 1)) as pool:  # a store elsewhere takes its time
+        found = list(pool.map(partial(_load, store), keys))
+    return [record for record in found if record is not None]
+
+
 def unreadable_records(store: ObjectStore) -> list[str]:
     """Return the keys of records that cannot be read: of another version, or damaged."""
     return [key for key in _record_keys(store) if _load(store, key) is None]
 
 
 def publish_record(
-    store: ObjectStore, record: StageRecord, *, replace: bool = False
+    store: ObjectStore, record: StageRecord, *, instead_of: StageRecord | None = None
 ) -> StageRecord:
     """Make a stage's result known, after all its bytes.
 
     Args:
         store: where it goes.
         record: the result.
-        replace: put it in the place of the one that is there, which is damaged or outdated by
-            force.
+        instead_of: the record that it replaces, which is damaged or outdated by force. One that
+            came there in the meantime is not replaced.
 
     Returns:
         The record that stands: of two drivers at once the first one's.
     """
     data = record.model_dump_json(indent=1).encode()
     key = record_key(record.node, record.fingerprint.digest())
-    # The hint for later plans first: the record itself is what makes the stage done.
+    # The hint first: the record itself is what makes the stage done.
     store.put_bytes(f"records/{record.node}/latest.json", data)
-    if not replace and not store.put_bytes_if_absent(key, data):
-        there = _load(store, key)
-        if there is not None:
-            return there
-        replace = True  # what is there cannot be read
-    if replace:
-        store.put_bytes(key, data)
-    return record
+    while True:
+        there = _bytes(store, key)
+        known = None if there is None else _parse(there)
+        if known is not None and (instead_of is None or not _same(known, instead_of)):
+            return known
+        if there is None:
+            is_written = store.put_bytes_if_absent(key, data)
+        else:  # what was looked at, and nothing that came after it
+            is_written = store.replace_bytes(key, data, hashlib.sha256(there).hexdigest())
+        if is_written:
+            return record
 
 
 def record_key(node: str, digest: str) -> str:
@@ -157,15 +170,28 @@ def damage(store: ObjectStore, record: StageRecord) -> str | None:
     return None
 
 
-def _record_keys(store: ObjectStore) -> Iterator[str]:
-    hints = re.compile(r"records/[^/]+/(latest|failed)\.json")
-    return (key for key in store.list_keys("records/") if not hints.fullmatch(key))
+def _record_keys(store: ObjectStore, prefix: str = "records/") -> Iterator[str]:
+    return (key for key in store.list_keys(prefix) if re.search(r"/[0-9a-f]{64}\.json$", key))
 
 
 def _load(store: ObjectStore, key: str) -> StageRecord | None:
+    data = _bytes(store, key)
+    return None if data is None else _parse(data)
+
+
+def _bytes(store: ObjectStore, key: str) -> bytes | None:
     try:
-        return StageRecord.model_validate_json(store.get_bytes(key))
+        return store.get_bytes(key)
     except ObjectMissing:
         return None
+
+
+def _parse(data: bytes) -> StageRecord | None:
+    try:
+        return StageRecord.model_validate_json(data)
     except ValidationError:  # written by another version of the project: as good as none
         return None
+
+
+def _same(one: StageRecord, other: StageRecord) -> bool:
+    return one.model_dump_json() == other.model_dump_json()  # a figure may be no number

@@ -46,6 +46,7 @@ def plan_table(plan: Mapping[str, Decision]) -> list[dict[str, Any]]:
             "runs": decision.runs,
             "reason": decision.reason,
             "causes": list(decision.causes),
+            "compared_with": decision.compared_with or None,
             "fingerprint": decision.fingerprint.digest() if decision.fingerprint else None,
             "last_seconds": decision.last_seconds,
         }

@@ -44,8 +44,13 @@ def select(
         downstream: adds what follows to ``only`` and to ``force``.
 
     Raises:
-        UsageMistake: a name that no node has, or options that leave nothing.
+        UsageMistake: a name that no node has, options that leave nothing, or ``downstream`` alone.
     """
+    if downstream and not only and force is None:
+        raise UsageMistake(
+            "--downstream adds what follows to the stages of --only or of --force: give one of "
+            "them, or --from STAGE for a stage and all that follows from it"
+        )
     chosen = set(graph)
     if only:
         chosen &= _named(graph, only, downstream)

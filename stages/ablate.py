@@ -3,6 +3,7 @@
 A study is the baseline's recipe with a few settings changed; the slides' three are the default.
 """
 
+from importlib import import_module
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +12,7 @@ from cluster.services import Services
 from stages.artifacts import AblationTable, EpochRecord, ShardSet, Trial
 from stages.recipe import Recipe, Settings, changed_recipe, no_such_setting, weights_mark
 from stages.trainer import (
+    EPOCH_VIEW,
     ScalingSettings,
     TrainJob,
     check_batch,
@@ -101,10 +103,22 @@ def sources(config: AblateConfig) -> dict[str, str]:
     return weights_mark(config.recipe)
 
 
+def loads(config: AblateConfig) -> tuple[str, ...]:
+    """Name what decides the table and no import shows: the scoring by a protocol, if one is set."""
+    return () if config.protocol is None else (EPOCH_VIEW,)
+
+
 def run(config: AblateConfig, services: Services, shards: ShardSet) -> AblationTable:
-    """Train every study with every seed and put their validation figures side by side."""
+    """Train every study with every seed and put their validation figures side by side.
+
+    Raises:
+        ValueError: the settings ask for what the cluster does not have, or the protocol refers to
+            another kind of depth.
+    """
     import ray.tune
 
+    if config.protocol is not None:
+        import_module(EPOCH_VIEW).require_truth(config.protocol, shards.ground_truth)
     if "val" not in shards.splits:
         raise ValueError(
             f"{shards.dataset} has no validation split to compare studies on: set val_fraction "

@@ -1,17 +1,19 @@
 """How a network does after an epoch: figures by the data set's protocol, the same frames drawn.
 
 ``worker`` and ``train`` load it by name and not by an import, so that it is outside of what
-decides their fingerprints: neither a new picture nor a mended protocol trains anything anew.
+decides their fingerprints: neither a new picture nor a mended protocol trains anything anew. An
+ablation's table is made of these figures: ``ablate.loads`` counts this file and what it imports,
+where a protocol is set. Pictures decide no figure, so they are loaded by name here, too.
 """
 
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from typing import Any, cast
 
 from densedepth.data.loader import read_samples, read_spread
 from densedepth.data.shard_source import ShardList
 from densedepth.learner import Learner
 from densedepth.metric_table import MetricTable
-from densedepth.pictures import PanelRow, panel, to_jpeg
 from densedepth.protocol import Protocol
 from densedepth.protocols import get_protocol
 from densedepth.sample import Sample
@@ -62,11 +64,14 @@ def draw_epoch(
     """Draw always the same validation frames; a JPEG."""
     protocol = get_protocol(name or "whole_image")
     frames = _estimates(learner, read_spread(shards, num_frames), protocol, input_size_px)
+    pictures = import_module("densedepth.pictures")
     rows = [
-        PanelRow(f.sample.image, f.sample.depth_m, f.prediction_m, f"{f.sample.key}: {f.caption}")
+        pictures.PanelRow(
+            f.sample.image, f.sample.depth_m, f.prediction_m, f"{f.sample.key}: {f.caption}"
+        )
         for f in frames
     ]
-    return to_jpeg(panel(rows))
+    return cast(bytes, pictures.to_jpeg(pictures.panel(rows)))
 
 
 def _estimates(

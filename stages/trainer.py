@@ -18,7 +18,8 @@ from stages.protocol_names import checked_protocol
 from stages.recipe import Recipe, Settings
 
 EPOCH_VIEW = "stages.epoch_view"
-"""Loaded by name: what it shows decides no weights, and makes no training stale."""
+"""Loaded by name: what it shows decides no weights, and makes no training stale; but an ablation
+whose table it makes (``ablate.loads``)."""
 
 
 class ScalingSettings(Settings):

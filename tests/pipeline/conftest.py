@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster.local_store import LocalStore
-from pipeline import fingerprint as fingerprint_module
+from pipeline import source_code
 from tests.pipeline.small_graph import errors, execute, executed, graph
 
 
@@ -14,7 +14,7 @@ def small_stages(monkeypatch) -> None:
     """Let the small stages begin anew; they have no files whose code could count."""
     executed.clear()
     errors.clear()
-    monkeypatch.setattr(fingerprint_module, "_reached", lambda module: {})
+    monkeypatch.setattr(source_code, "reached", lambda module: {})
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from sqlalchemy.engine import Engine
 from cluster import local_store
 from cluster.local_store import LocalStore
 from cluster.monitor import Monitor
-from pipeline import cli, fingerprint, launch, runs
+from pipeline import cli, launch, runs, source_code
 from pipeline.dag import Node, check_graph
 from tests.pipeline import small_graph
 from tests.pipeline.small_graph import InProcess, Settings
@@ -164,7 +164,7 @@ def drive(
     shown = (folder / f"shown-{number}").open("w")
     os.dup2(shown.fileno(), 2)  # what is written past the streams, too
     sys.stdout = sys.stderr = shown
-    fingerprint._reached = lambda module: {}  # type: ignore[assignment] # these stages have no file
+    source_code.reached = lambda module: {}  # type: ignore[assignment] # these stages have no file
     small_graph.executed = Noted(folder / f"ran-{number}.json")
     launch.build_graph = graph
     launch.open_store = lambda url: KillingStore(folder / url)  # type: ignore[assignment]

@@ -51,6 +51,25 @@ def test_verbs_presets_options_stages_and_runs_are_completed(line, words, tmp_pa
     assert completed(line.replace("OWN.toml", str(own)), tmp_path) == words
 
 
+def test_argcompletes_global_completion_knows_the_module(tmp_path: Path):
+    """``python -m pipeline``, where the environment's python comes first in the path."""
+    asked = (
+        'eval "$(activate-global-python-argcomplete --dest=-)"; '
+        "COMP_WORDS=(python -m pipeline gra); COMP_CWORD=3; COMP_TYPE=9; "
+        'COMP_LINE="python -m pipeline gra"; COMP_POINT=22; '
+        '_python_argcomplete_global python gra pipeline; echo "${COMPREPLY[@]}"'
+    )
+    run = subprocess.run(
+        ["bash", "-c", asked],
+        cwd=PROJECT,
+        env={**os.environ, "PATH": f"{DEPTH.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.split() == ["graph"]
+
+
 def test_the_code_for_bash_makes_bash_complete(tmp_path: Path):
     code = subprocess.run(
         [sys.executable, "-m", "pipeline", "completion", "bash"],

@@ -5,6 +5,7 @@ import itertools
 import json
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ import pytest
 from cluster.errors import StoreUnavailable, StoreUnwritable
 from cluster.local_store import LocalStore
 from pipeline import executor as executor_module
-from pipeline.errors import RunHeld, StageFailed, StageTimeout, UsageMistake
+from pipeline import source_code
+from pipeline.driver import Driver
+from pipeline.errors import CodeEdited, RunHeld, StageFailed, StageTimeout, UsageMistake
 from pipeline.lease import Claims, Lease, lease_key, this_process
-from pipeline.plan import make_plan
-from pipeline.records import StageRecord, find_record, publish_record
+from pipeline.plan import Decision, make_plan
+from pipeline.records import (
+    StageRecord,
+    all_records,
+    find_record,
+    publish_record,
+    record_key,
+)
 from pipeline.retry import ExecutionConfig
 from pipeline.runs import load_events, load_run
 from pipeline.selection import select
+from tests.pipeline import small_graph
 from tests.pipeline.small_graph import (
     InProcess,
     Recorder,
@@ -62,7 +72,7 @@ def test_a_changed_setting_runs_its_stage_and_what_follows_from_it(store):
     execute(graph(), store)
     executed.clear()
     changed = graph(b=Settings(text="B"))
-    plan = make_plan(changed, store)
+    plan = make_plan(changed, store, run_id="test")
     assert plan["b"].reason == "text b -> B"
     assert {name for name, d in plan.items() if d.runs} == {"b", "e"}
     execute(changed, store)
@@ -253,6 +263,66 @@ def test_a_stage_that_only_ever_failed_is_said_to_have_failed(store):
     assert "failed" not in make_plan(graph(c=Settings(text="c2")), store)["c"].reason
 
 
+def test_what_is_stale_is_compared_with_what_the_run_itself_had_else_with_the_nearest(store):
+    first, other = Settings(text="b"), Settings(text="B")
+    execute(graph(b=first), store, run_id="one")
+    execute(graph(b=other), store, run_id="two")
+    execute(graph(b=other, a=Settings(text="A")), store, run_id="three")
+    execute(graph(b=first), store, run_id="four")  # finds it made
+
+    def decision(run_id: str, **changes: Settings) -> Decision:
+        return make_plan(graph(**changes), store, run_id=run_id)["b"]
+
+    now = Settings(text="now")
+    assert decision("one", b=now).reason == "text b -> now"
+    assert decision("two", b=now).reason == "text B -> now"
+    assert decision("three", b=now).reason == "text B -> now; input a"
+    assert decision("four", b=now).reason == "text b -> now"
+    assert decision("four", b=now).compared_with == ""
+    # What "three" had differs by the input as well; of the other two the newer one is taken.
+    assert decision("five", b=now).reason == "text B -> now (compared with two)"
+    assert decision("five", b=now, a=Settings(text="A")).compared_with == "three"
+    behind = decision("one", b=now, a=Settings(text="new"))
+    assert (behind.reason, behind.fingerprint) == ("after a; text b -> now", None)
+    assert behind.last_seconds is not None
+    assert decision("one", a=Settings(text="new")).reason == "after a"
+    assert decision("five", a=Settings(text="new")).reason == "after a"
+    forced = make_plan(graph(), store, select(graph(), force=["a", "b"]))
+    assert [forced[name].reason for name in "abe"] == ["forced", "after a; forced", "after b"]
+
+
+def test_a_stage_that_was_stopped_is_said_to_have_been_stopped(store, monkeypatch):
+    class Interrupted(InProcess):
+        def wait(self, handles: list[int], timeout_s: float) -> list[int]:
+            raise KeyboardInterrupt
+
+    def reasons(**changes: Settings) -> list[str]:
+        plan = make_plan(graph(**changes), store, run_id="test")
+        return [plan[name].reason for name in "abc"]
+
+    with pytest.raises(KeyboardInterrupt):
+        execution(graph(), store, Interrupted(Recorder())).run()
+    stopped = "never done: it was stopped in test@1"
+    assert reasons() == [stopped, "after a; never run", stopped]
+
+    state = load_run(store, "test")
+    state.status, state.stages["a"].status = "running", "runs"
+    store.put_bytes("runs/test/0001.json", state.model_dump_json().encode())
+    lives = this_process("test").model_copy(update={"owner": state.owner})
+    store.put_bytes(lease_key("test"), lives.data())
+    assert reasons()[0] == "never done: test@1 computes it"
+    died = lives.model_copy(update={"pid": 2**22 + 1})  # no process has this number
+    store.put_bytes(lease_key("test"), died.data())
+    assert reasons()[0] == stopped
+
+    execute(graph(), store)
+    changed = {"a": Settings(text="A")}
+    with pytest.raises(KeyboardInterrupt):
+        execution(graph(**changed), store, Interrupted(Recorder())).run()
+    assert reasons(**changed)[0] == "text a -> A; it was stopped in test@3"
+    assert reasons(a=Settings(text="other"))[0] == "text a -> other"
+
+
 def test_a_run_that_finds_all_made_by_others_leaves_a_state_once(store):
     execute(graph(), store, run_id="one")
     for _ in range(2):
@@ -420,7 +490,51 @@ def test_of_two_results_for_one_stage_the_first_one_stands(store):
     found = find_record(store, "a", late.fingerprint.digest())
     assert found is not None
     assert found.run_id == "test"
-    assert publish_record(store, late, replace=True).run_id == "late"
+    assert publish_record(store, late, instead_of=records["a"]).run_id == "late"
+    third = late.model_copy(update={"run_id": "third"})
+    assert publish_record(store, third, instead_of=records["a"]).run_id == "late"
+    key = record_key("a", late.fingerprint.digest())
+    store.put_bytes(key, b"half a record")
+    assert publish_record(store, third).run_id == "third"
+    store.delete(key)  # as by gc
+    assert publish_record(store, late, instead_of=third).run_id == "late"
+
+
+def test_what_another_driver_published_meanwhile_is_not_overwritten_by_force(store, monkeypatch):
+    """A driver whose claim was void, while this one executes what it is forced to."""
+    records, _, _ = execute(graph(), store, run_id="one")
+    theirs = records["b"].model_copy(update={"run_id": "theirs", "mark": "again-9"})
+
+    class Overtaken(InProcess):
+        def result(self, handle: int) -> Any:
+            publish_record(store, theirs, instead_of=find_record(store, "b", digest))
+            return super().result(handle)
+
+    digest = theirs.fingerprint.digest()
+    text = io.StringIO()
+    made = execution(
+        graph(), store, Overtaken(Recorder()), run_id="two", text=text, force=["b"]
+    ).run()
+    assert executed[-1] == "b"
+    assert (made["b"].run_id, made["b"].mark) == ("theirs", "again-9")
+    assert find_record(store, "b", digest) == made["b"]
+    assert "what theirs published meanwhile stands" in text.getvalue()
+
+
+def test_a_forced_stage_replaces_what_was_forced_while_it_waited_for_its_claim(store, monkeypatch):
+    records, _, _ = execute(graph(), store, run_id="one")
+    theirs = records["b"].model_copy(update={"run_id": "theirs", "mark": "again-9"})
+    claim = Driver.claim
+
+    def overtaken(self, name, digest):
+        if find_record(store, name, digest) == records["b"]:
+            publish_record(store, theirs, instead_of=records["b"])
+        return claim(self, name, digest)
+
+    monkeypatch.setattr(Driver, "claim", overtaken)
+    made, _, _ = execute(graph(), store, run_id="two", force=["b"])
+    assert (made["b"].run_id, made["b"].mark) == ("two", "again-1")
+    assert find_record(store, "b", theirs.fingerprint.digest()) == made["b"]
 
 
 def test_a_store_that_is_away_for_a_moment_costs_nothing(store, monkeypatch):
@@ -444,6 +558,110 @@ def test_a_store_that_is_away_for_a_moment_costs_nothing(store, monkeypatch):
     records, _, _ = execute(graph(), store, settings=settings)
     assert set(records) == {"a", "b", "c", "d", "e"}
     assert {key.split("/")[0] for key in refused} == {"claims", "networks", "records", "runs"}
+
+
+@pytest.fixture
+def edited_file(tmp_path: Path, monkeypatch) -> Iterator[Path]:
+    """A file that the small stages reach, in a copy of a project; not there is ``LOOK_AGAIN_S``."""
+    monkeypatch.undo()  # here they have files whose code counts
+    small_graph.executed.clear()
+    code = tmp_path / "code"
+    stage, used = code / "tests/pipeline/small_graph.py", code / "densedepth/used.py"
+    for path, text in ((stage, "from densedepth.used import f\n"), (used, "def f(): return 1\n")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    monkeypatch.setattr(source_code, "PROJECT_ROOT", code)
+    monkeypatch.setattr(source_code, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path / "outputs"))
+    forget()
+    yield used
+    forget()
+
+
+def forget() -> None:
+    """Forget what this process has read of the code, as another one would not know it."""
+    source_code.reached.cache_clear()
+    source_code._read.cache_clear()
+
+
+class Editing(InProcess):
+    """Edits a file while stage c runs, and tells no end of it while ``hangs``."""
+
+    def __init__(self, path: Path, text: str, *, hangs: bool = False) -> None:
+        super().__init__(Recorder())
+        self.path, self.text, self.hangs = path, text, hangs
+
+    def submit(self, function: Any, *args: Any) -> int:
+        if args[2].stage == "c":
+            self.path.write_text(self.text)
+        return super().submit(function, *args)
+
+    def wait(self, handles: list[int], timeout_s: float) -> list[int]:
+        return [] if self.hangs and not self.cancelled else handles
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_stage_whose_code_is_edited_while_it_runs_is_not_recorded(
+    store, edited_file: Path, monkeypatch, hangs: bool
+):
+    """At its end; or, while it goes on, it is stopped. What would begin then does not."""
+    monkeypatch.setattr(executor_module, "LOOK_AT_CODE_S", 0.0)
+    before = edited_file.read_text()
+    execute(graph(), store, last=["a"])  # c begins, then b would
+    session = Editing(edited_file, "def f(): return 2\n", hangs=hangs)
+    with pytest.raises(CodeEdited, match=r"densedepth/used\.py was edited after the run") as found:
+        execution(graph(), store, session).run()
+    assert "`python -m pipeline resume test`" in str(found.value)
+    assert found.value.exit_code == 7
+    assert executed == ["a", "c"]
+    assert [record.node for record in all_records(store)] == ["a"]
+    assert session.cancelled == ([(0, False)] if hangs else [])
+    state = load_run(store, "test")
+    assert state.status == "failed"
+    assert {n for n, s in state.stages.items() if s.status == "failed"} >= {"b", "c"}
+    keys = [args[0] for method, *args in session.monitor._monitor.calls if method == "ensure_run"]
+
+    edited_file.write_text(before)  # undone: the same execution goes on, by the same key
+    forget()
+    executed.clear()
+    _, recorder, _ = execute(graph(), store)
+    assert sorted(executed) == list("bcde")
+    again = [args[0] for method, *args in recorder.calls if method == "ensure_run"]
+    assert keys[1] in again
+
+    edited_file.write_text("def f(): return 2\n")
+    forget()
+    executed.clear()
+    execute(graph(), store)
+    assert sorted(executed) == list("abcde")
+
+
+@pytest.mark.parametrize(
+    "text", ["def f(): return 1  # a comment\n", '\n\ndef f():\n    """What."""\n    return 1\n']
+)
+def test_an_edit_without_a_meaning_stops_nothing(store, edited_file: Path, monkeypatch, text):
+    monkeypatch.setattr(executor_module, "LOOK_AT_CODE_S", 0.0)
+    execution(graph(), store, Editing(edited_file, text)).run()
+    assert len(list(all_records(store))) == 5
+
+
+def test_a_copy_of_the_code_that_was_sent_is_looked_at_when_it_is_sent_and_never_again(
+    store, edited_file: Path, monkeypatch
+):
+    monkeypatch.setattr(executor_module, "LOOK_AT_CODE_S", 0.0)
+    made = execution(graph(), store, Editing(edited_file, "def f(): return 2\n"))
+    made.code_is_sent = True
+    records = made.run()
+    assert set(records) == set("abcde")
+
+    edited_file.write_text("def f(): return 3\n")  # between the plan and the sending
+    made = execution(graph(b=Settings(text="B")), store, InProcess(Recorder()))
+    made.code_is_sent = True
+    executed.clear()
+    with pytest.raises(CodeEdited, match=r"b failed: densedepth/used\.py was edited after"):
+        made.run()
+    assert executed == []
+    assert load_run(store, "test").status == "failed"
 
 
 def test_a_driver_that_lost_its_run_stops(store):

@@ -7,6 +7,7 @@ import pytest
 from pydantic import Field
 
 from pipeline import fingerprint as module
+from pipeline import source_code
 from pipeline.dag import Node
 from pipeline.fingerprint import Fingerprint, fingerprint
 from stages.recipe import Settings as StageSettings
@@ -30,15 +31,15 @@ def project(tmp_path: Path, monkeypatch) -> Path:
     )
     (tmp_path / "densedepth/deep.py").write_text("import torch\n\ndef g(x):\n    return x\n")
     (tmp_path / "densedepth/stranger.py").write_text("y = 1\n")
-    monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(source_code, "PROJECT_ROOT", tmp_path)
     (tmp_path / "outputs").mkdir()
     monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path / "outputs"))
     return tmp_path
 
 
 def take(config: Config | None = None, inputs: dict[str, str] | None = None) -> Fingerprint:
-    module._reached.cache_clear()
-    module._read.cache_clear()
+    source_code.reached.cache_clear()
+    source_code._read.cache_clear()
     stage = types.ModuleType("stages.work")
     return fingerprint(Node("work", stage, config or Config()), inputs or {})
 
@@ -85,24 +86,53 @@ def test_an_input_and_a_library_are_named(project: Path, monkeypatch):
     assert differences[1].endswith("-> 9.9")
 
 
-def test_source_files_are_counted_and_the_first_are_named():
+def test_source_files_are_counted_by_what_became_of_them_and_the_first_are_named():
     def mark(**sources: str) -> Fingerprint:
         return Fingerprint(code={}, config={}, inputs={}, sources=sources, libraries={})
 
     before = {"/raw/a": "1", "/raw/b": "1"}
     two = mark(**before | {"/raw/b": "2", "/raw/c": "3"})
-    assert two.differences(mark(**before)) == ["2 source files changed: b, c"]
-    more = mark(**before | {"/raw/b": "2", "/raw/c": "3", "/raw/d": "4"})
-    assert more.differences(mark(**before)) == ["3 source files changed: b, c, ..."]
+    assert two.differences(mark(**before)) == [
+        "1 source file changed: raw/b",
+        "1 source file new: raw/c",
+    ]
+    more = mark(**{"/raw/x/c": "3", "/raw/x/d": "4", "/raw/x/e": "5", "/raw/b": "missing"})
+    assert more.differences(mark(**before)) == [
+        "1 source file no longer read: raw/a",
+        "1 source file missing: raw/b",
+        "3 source files new: x/c, x/d, ...",
+    ]
+    folders = {"/raw/room (train)": "7 files, 11"}
+    assert mark(**folders | {"/raw/room (train)": "8 files, 22"}).differences(mark(**folders)) == [
+        "1 source folder changed: raw/room (train)"
+    ]
+
+
+def test_what_is_only_in_one_of_two_is_named_as_such():
+    """A setting that a later version has counts, though it is none; so does a file of code."""
+
+    def mark(**parts: dict[str, str]) -> Fingerprint:
+        return Fingerprint(**{name: parts.get(name, {}) for name in Fingerprint.model_fields})
+
+    old = mark(code={"a.py": "1", "b.py": "1"}, config={"x": 1}, inputs={"shard": "1"})
+    new = mark(code={"b.py": "1", "c.py": "1"}, config={"x": 1, "y": None}, inputs={"train": "1"})
+    assert new.differences(old) == [
+        "y nothing -> None",
+        "code a.py (no longer used)",
+        "code c.py (now used)",
+        "input shard (no longer used)",
+        "input train (now used)",
+    ]
+    assert new.differences(old, unknown=["shard", "train"]) == new.differences(old)[:3]
 
 
 def test_the_real_stages_reach_what_they_use_and_no_more():
     from stages import shard, train
 
-    module._reached.cache_clear()
-    module._read.cache_clear()
-    shard_code = module._reached(shard.__name__)
-    train_code = module._reached(train.__name__)
+    source_code.reached.cache_clear()
+    source_code._read.cache_clear()
+    shard_code = source_code.reached(shard.__name__)
+    train_code = source_code.reached(train.__name__)
     assert "densedepth/losses.py" in train_code
     assert "densedepth/losses.py" not in shard_code
     assert "densedepth/data/nyu.py" in shard_code
@@ -136,6 +166,7 @@ def test_what_is_known_of_a_file_is_kept_by_its_bytes_and_damage_does_no_harm(pr
             "x" * 100 + "def" + "y" * 100,
             f"nested ...{'x' * 20}abc{'y' * 37}... -> ...{'x' * 20}def{'y' * 37}...",
         ),
+        ("x" * 70, "y" * 70, f"nested {'x' * 60}... -> {'y' * 60}..."),
         ("z" * 70, "z" * 71, f"nested ...{'z' * 20} -> ...{'z' * 21}"),
         (["a"], "b" * 70, f"nested ['a'] -> {'b' * 60}..."),
     ],

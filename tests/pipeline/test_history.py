@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.local_store import LocalStore
-from pipeline import fingerprint as fingerprint_module
+from pipeline import source_code
 from pipeline.cli import main
 from pipeline.lease import Holder, lease_key
 from pipeline.runs import load_run
@@ -130,11 +130,14 @@ def test_a_diff_names_config_data_code_and_figures(store, capsys):
 
 
 def test_a_diff_between_attempts_shows_changed_code(store, capsys, monkeypatch):
-    changed = {"densedepth/losses.py": ("22", ())}
-    before = {"densedepth/losses.py": ("11", ())}
-    monkeypatch.setattr(fingerprint_module, "_reached", lambda module: before)
+    before, changed = (
+        {"densedepth/losses.py": source_code.SourceFile(digest, (), (0, 0, 0))}
+        for digest in ("11", "22")
+    )
+    monkeypatch.setattr(source_code, "edited", lambda modules: [])
+    monkeypatch.setattr(source_code, "reached", lambda module: before)
     execute(graph(), store, run_id="three")
-    monkeypatch.setattr(fingerprint_module, "_reached", lambda module: changed)
+    monkeypatch.setattr(source_code, "reached", lambda module: changed)
     execute(graph(), store, run_id="three")
     code = told(capsys, "diff", "three@1", "three@2")["code"]
     assert {"name": "a densedepth/losses.py", "old": "11", "new": "22", "note": ""} in code

@@ -1,5 +1,6 @@
 """The command line: what it answers at once, its exit codes, its errors."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from densedepth.errors import (
     OutOfMemoryError,
     WeightsError,
 )
+from pipeline import cli
 from pipeline.config import load_config
 from pipeline.dag import build_graph
 from pipeline.errors import (
+    CodeEdited,
     ConfigMistakes,
     GraphError,
     Mistake,
@@ -114,6 +117,31 @@ def test_the_commit_may_be_given_where_there_is_no_git(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("words", "code", "kind", "text"),
+    [
+        (["run", "demo", "x.y=1"], 2, "ConfigMistakes", "no such key"),
+        (["run", "--no-such"], 2, "UsageMistake", "run does not know --no-such"),
+        (["graph", "--format", "png"], 2, "UsageMistake", "invalid choice: 'png'"),
+        (["plan", "--downstream"], 2, "UsageMistake", "give one of them"),
+        (["run", "nyu", "shard.nyu.root=/no"], 3, "NotReady", "/no"),
+        (["status", "no-such-run"], 2, "UsageMistake", "no run 'no-such-run'"),
+    ],
+)
+def test_what_is_refused_is_said_as_json_too_where_that_is_asked_for(
+    words, code, kind, text, capsys, monkeypatch, tmp_path: Path
+):
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))
+    assert cli.main([*words, "--json"]) == code
+    shown = capsys.readouterr()
+    told = json.loads(shown.out)
+    assert (told["kind"], told["exit_code"]) == (kind, code)
+    assert text in told["error"]
+    assert told["error"] in shown.err
+    assert cli.main(words) == code
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
     "error",
     [
         ConfigMistakes((Mistake("a.b", "1", "wrong", "did you mean a.c?"),)),
@@ -121,6 +149,7 @@ def test_the_commit_may_be_given_where_there_is_no_git(monkeypatch):
         StageFailed("train.nyu", "no luck"),
         StageFailed("train.nyu", "the store is away", 5),
         StageTimeout("train.nyu", "too long"),
+        CodeEdited("train.nyu", ("stages/train.py", "stages/worker.py"), "demo-1"),
         UsageMistake("no run x"),
         RunHeld("by another"),
         NotReady(("no data",)),

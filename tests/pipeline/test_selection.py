@@ -48,6 +48,8 @@ def test_force_alone_means_all_that_is_chosen_and_may_take_what_follows_along():
         ({"first": ["*.sun"]}, r"no stage is called '\*.sun'"),
         ({"first": ["register"], "last": ["shard"]}, "leave no stage to run"),
         ({"only": ["shard"], "force": ["train.nyu"]}, "--force names train.nyu, which"),
+        ({"downstream": True}, "--downstream adds what follows to the stages of --only or"),
+        ({"downstream": True, "first": ["train"]}, "or --from STAGE for a stage and all that"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options, message):

@@ -13,6 +13,7 @@ import pytest
 
 from cluster.local_store import LocalStore
 from pipeline import fingerprint as module
+from pipeline import source_code
 from pipeline.config import load_config
 from pipeline.dag import Node, build_graph
 from pipeline.plan import make_plan
@@ -39,7 +40,7 @@ def project(tmp_path: Path, outputs: Path, monkeypatch) -> Path:
     """A copy of the project's code, from which fingerprints are taken."""
     for package in PACKAGES:
         shutil.copytree(PROJECT / package, tmp_path / "code" / package)
-    monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path / "code")
+    monkeypatch.setattr(source_code, "PROJECT_ROOT", tmp_path / "code")
     monkeypatch.setenv("DEPTH_OUTPUTS", str(outputs))
     write_data_set(tmp_path / "raw", 16, 4)
     return tmp_path
@@ -47,8 +48,8 @@ def project(tmp_path: Path, outputs: Path, monkeypatch) -> Path:
 
 def forget() -> None:
     """Forget what this process knows of files and libraries, as a new one would."""
-    module._reached.cache_clear()
-    module._read.cache_clear()
+    source_code.reached.cache_clear()
+    source_code._read.cache_clear()
     module._version.cache_clear()
     module._sources.clear()
 
@@ -66,7 +67,7 @@ def stale(project: Path, *overrides: str) -> dict[str, str]:
     """Return the stages that would run, with why."""
     forget()
     plan = make_plan(graph_of(project, *overrides), LocalStore(project / "store"))
-    return {name: decision.reason for name, decision in plan.items() if decision.runs}
+    return {name: "; ".join(d.causes) for name, d in plan.items() if d.runs}
 
 
 @pytest.fixture
@@ -141,7 +142,46 @@ def test_code_makes_the_stages_stale_that_reach_it(done: Path, file, expected):
     reasons = stale(done)
     assert set(reasons) == expected
     for name in expected:
-        assert reasons[name] == f"code {file}" or reasons[name].startswith("after ")
+        assert reasons[name].endswith(f"code {file}") or reasons[name].startswith("after ")
+
+
+def test_a_stage_behind_a_stale_one_names_its_own_causes_too(done: Path):
+    append(done / "code/densedepth/losses.py", "\nCHANGED = 1\n")
+    reasons = stale(done, "shard.nyu.max_frames=8", "train.nyu.max_train_samples=9")
+    assert reasons == {
+        SHARD: reasons[SHARD],
+        TRAIN: "after shard.nyu; max_train_samples None -> 9; code densedepth/losses.py",
+        ABLATE: "after shard.nyu; code densedepth/losses.py",
+        EVALUATE: "after shard.nyu, train.nyu",
+        "report": "after shard.nyu, train.nyu, ablate.nyu, evaluate.nyu",
+        "register": "after train.nyu, evaluate.nyu, report",
+    }
+    assert reasons[SHARD].startswith("max_frames None -> 8; ")
+    assert "source files no longer read: " in reasons[SHARD]
+
+
+def test_what_scores_by_protocol_makes_an_ablations_table_stale_and_no_training(done: Path):
+    """Without a protocol the table has what the training itself measures, as the matrix shows."""
+    scored = ("ablate.nyu.protocol=nyu_eigen", "train.nyu.protocol=nyu_eigen")
+    reasons = stale(done, *scored)
+    assert reasons[ABLATE].startswith("protocol None -> nyu_eigen; code ")
+    assert "code stages/epoch_view.py (now used)" in reasons[ABLATE].split("; ")
+    record_all(graph_of(done, *scored), LocalStore(done / "store"))
+    assert stale(done, *scored) == {}
+    after_ablate, after_evaluate = {ABLATE, "report", "register"}, {EVALUATE, "report", "register"}
+    for file, expected in (
+        ("stages/epoch_view.py", after_ablate),
+        ("densedepth/protocols.py", after_ablate | after_evaluate),
+        ("densedepth/crops.py", after_ablate | after_evaluate),
+        ("densedepth/pictures.py", after_evaluate),
+    ):
+        path = done / "code" / file
+        before = path.read_text()
+        append(path, "\nCHANGED = 1\n")
+        reasons = stale(done, *scored)
+        assert set(reasons) == expected, file
+        assert reasons.get(ABLATE, f"code {file}") == f"code {file}"
+        path.write_text(before)
 
 
 def test_another_layout_or_docstring_of_every_file_changes_nothing(done: Path):
@@ -170,11 +210,12 @@ def test_a_changed_and_a_lost_raw_file_make_the_data_stale(done: Path):
     frame.write_bytes(frame.read_bytes() + b"\0")
     reasons = stale(done)
     assert set(reasons) == ALL
-    assert reasons[SHARD] == f"1 source file changed: {frame.name}"
+    assert reasons[SHARD] == f"1 source file changed: {frame.parent.name}/{frame.name}"
     frame.unlink()
     reasons = stale(done)
     assert set(reasons) == ALL
-    assert frame.name in reasons[SHARD]
+    pair = sorted(f"{path.parent.name}/{path.name}" for path in (frame, frame.with_suffix(".png")))
+    assert reasons[SHARD] == f"2 source files no longer read: {', '.join(pair)}"
 
 
 def test_a_file_of_weights_makes_the_training_stale(done: Path, tmp_path: Path):
