@@ -106,7 +106,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser whose refusals are errors as all others, so that they can be told as JSON."""
+
     def error(self, message: str) -> NoReturn:
         """Refuse a command as every mistake is refused."""
         raise UsageMistake(f"{self.format_usage()}{self.prog}: error: {message}")
@@ -114,7 +116,7 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    parser = _Parser(prog="python -m pipeline", description=main_description())
+    parser = Parser(prog="python -m pipeline", description=main_description())
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, (_, what) in VERBS.items():
         made = verbs.add_parser(verb, help=what, description=f"{what[0].upper()}{what[1:]}.")

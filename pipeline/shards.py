@@ -18,11 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cluster.errors import ClusterError
 from cluster.storage import ObjectStore, open_store
-from densedepth.errors import DepthError
+from pipeline.cli import Parser
 from pipeline.config import load_config, outputs_root, preset_names
-from pipeline.errors import PipelineError, exit_code_of
+from pipeline.errors import PipelineError
 from pipeline.records import StageRecord, latest_record
 from stages.artifacts import ShardSet
 from stages.shard import ShardConfig, raw_data
@@ -42,26 +41,19 @@ class UsageError(PipelineError):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     options = _parser().parse_intermixed_args(arguments)
-    try:
-        store, records = _data_sets(options)
-        action: Callable[[argparse.Namespace, ObjectStore, Mapping[str, StageRecord]], int] = {
-            "info": _info,
-            "verify": _verify,
-            "repair": _repair,
-            "preview": _preview,
-            "export": _export,
-        }[options.action]
-        return action(options, store, records)
-    except (PipelineError, ClusterError, DepthError) as error:
-        sys.stderr.write(f"{error}\n")
-        return exit_code_of(error)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        return 130
+    store, records = _data_sets(options)
+    action: Callable[[argparse.Namespace, ObjectStore, Mapping[str, StageRecord]], int] = {
+        "info": _info,
+        "verify": _verify,
+        "repair": _repair,
+        "preview": _preview,
+        "export": _export,
+    }[options.action]
+    return action(options, store, records)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m pipeline shards",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
