@@ -40,6 +40,12 @@ _REFUSED_ADVICE = (
 )
 
 
+def anchored_uri(uri: str) -> str:
+    """Return an address that means the same from every working directory, as workers have."""
+    file = uri.removeprefix("sqlite:///")
+    return uri if file == uri else "sqlite:///" + os.path.abspath(file)
+
+
 class TrackingConfig(BaseModel):
     """Where runs are tracked."""
 
@@ -55,7 +61,7 @@ class TrackingConfig(BaseModel):
     def _check_uri(cls, uri: str) -> str:
         if uri and not re.fullmatch(r"sqlite:///.+|https?://.+", uri):
             raise ValueError("give sqlite:///FILE, http://SERVER or https://SERVER")
-        return uri
+        return anchored_uri(uri)
 
 
 @contextlib.contextmanager

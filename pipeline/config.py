@@ -20,6 +20,7 @@ from pipeline.errors import ConfigMistakes, Mistake
 from pipeline.retry import ExecutionConfig
 from stages.ablate import AblateConfig
 from stages.evaluate import EvaluateConfig
+from stages.recipe import anchored
 from stages.register import RegisterConfig
 from stages.report import ReportConfig
 from stages.shard import ShardConfig, problems
@@ -59,7 +60,7 @@ class PipelineConfig(BaseModel):
     @classmethod
     def _check_store(cls, url: str) -> str:
         open_store(url)
-        return url
+        return anchored(url)
 
     def run_id(self) -> str:
         """Name the run: equal configurations are the same run, today and tomorrow."""

@@ -10,7 +10,14 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.services import Services
 from stages.artifacts import AblationTable, EpochRecord, ShardSet, Trial
-from stages.recipe import Recipe, Settings, changed_recipe, no_such_setting, weights_mark
+from stages.recipe import (
+    Recipe,
+    Settings,
+    anchored_weights,
+    changed_recipe,
+    no_such_setting,
+    weights_mark,
+)
 from stages.trainer import (
     EPOCH_VIEW,
     ScalingSettings,
@@ -31,6 +38,14 @@ class Study(Settings):
     scale: dict[str, float] = Field(
         default_factory=dict, description="dotted key -> factor on the baseline's value"
     )
+
+    @field_validator("set")
+    @classmethod
+    def _anchor_weights(cls, changes: dict[str, Any]) -> dict[str, Any]:
+        weights = changes.get("network.weights")
+        if not isinstance(weights, str):
+            return changes
+        return {**changes, "network.weights": anchored_weights(weights)}
 
     def changes(self, baseline: Recipe) -> dict[str, Any]:
         """Return dotted key -> value for this baseline."""
@@ -99,8 +114,11 @@ class AblateConfig(ScalingSettings):
 
 
 def sources(config: AblateConfig) -> dict[str, str]:
-    """Say what the stage reads outside the store: the encoder's weights."""
-    return weights_mark(config.recipe)
+    """Say what the stage reads outside the store: the encoders' weights."""
+    marks = weights_mark(config.recipe)
+    for study in config.studies.values():
+        marks |= weights_mark(changed_recipe(config.recipe, study.changes(config.recipe)))
+    return marks
 
 
 def loads(config: AblateConfig) -> tuple[str, ...]:

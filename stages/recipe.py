@@ -1,6 +1,7 @@
 """How a network is trained: what decides the weights; the defaults are the paper's."""
 
 import difflib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -56,6 +57,21 @@ def one_of(name: str, known: Sequence[str], what: str) -> str:
     raise ValueError(f"no such {what}; {hint}There are {', '.join(known)}")
 
 
+def anchored(path: str) -> str:
+    """Return a path that means the same from every working directory.
+
+    Workers have other ones than the driver, and a fingerprint must not change with the place that
+    the driver was called from. URLs stay, and ``~``, which is each node's own.
+    """
+    is_elsewhere = not path or path.startswith("~") or "://" in path
+    return path if is_elsewhere else os.path.abspath(path)
+
+
+def anchored_weights(weights: str) -> str:
+    """Anchor what is a path, and no word."""
+    return weights if weights in ("imagenet", "none") else anchored(weights)
+
+
 class NetworkConfig(Settings):
     """The network."""
 
@@ -76,6 +92,11 @@ class NetworkConfig(Settings):
     weights_sha256: str | None = Field(
         None, description="digest of the file that weights names; a URL needs one"
     )
+
+    @field_validator("weights")
+    @classmethod
+    def _anchor_weights(cls, weights: str) -> str:
+        return anchored_weights(weights)
 
     @field_validator("encoder")
     @classmethod

@@ -8,9 +8,10 @@ constant prediction is kept out.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cluster.services import Services
+from cluster.tracking import anchored_uri
 from stages.artifacts import Checkpoint, EvalReport, RegisteredModel, Registration, ReportFiles
 from stages.recipe import Settings
 
@@ -30,6 +31,11 @@ class RegisterConfig(Settings):
     min_ratio_to_constant: float = Field(
         1.0, ge=0, description="delta1 must reach this many times the best constant's"
     )
+
+    @field_validator("registry_uri")
+    @classmethod
+    def _anchor_uri(cls, uri: str) -> str:
+        return anchored_uri(uri)
 
 
 def run(

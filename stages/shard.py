@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cluster.resources import cluster_resources, this_node
 from cluster.services import Services
@@ -17,7 +17,7 @@ from cluster.storage import ObjectStore
 from densedepth.errors import DataError
 from stages.artifacts import ShardSet, ShardSplit, SkippedFrame
 from stages.manifest import make_manifest, publish_manifest
-from stages.recipe import Settings, one_of
+from stages.recipe import Settings, anchored, one_of
 from stages.shard_jobs import JobList, source_marks, write_jobs
 from stages.shard_writer import RawData, ShardResult, ShardWriter
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("nyu_densedepth", "nyu_labeled", "nyu_sync", "kitti_eigen", "image_pairs")
 """Names for checking settings without numpy; ``densedepth.data.formats`` has the readers."""
+PATHS = ("train_list", "test_list", "annotated_root")
+"""Options of readers that name files or folders."""
 LOOK_AGAIN_S = 10.0
 """Seconds after which the cluster is looked at again while no shard is done: it may have grown."""
 MAX_THREADS = 8
@@ -75,6 +77,20 @@ class ShardConfig(Settings):
         for problem in problems(self.model_dump()):
             raise ValueError(problem)
         return self
+
+    @field_validator("root")
+    @classmethod
+    def _anchor_root(cls, root: str) -> str:
+        return anchored(root)
+
+    @field_validator("options")
+    @classmethod
+    def _anchor_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Anchor what is found from here; what lies below the root is looked for there first."""
+        root = Path(info.data.get("root", "")).expanduser()
+        paths = {name: options[name] for name in PATHS if isinstance(options.get(name), str)}
+        here = {n: p for n, p in paths.items() if not (root / p).exists() and Path(p).exists()}
+        return options | {name: anchored(path) for name, path in here.items()}
 
     @field_validator("format")
     @classmethod

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.config import PipelineConfig, load_config, preset_names
 from pipeline.errors import ConfigMistakes
+from stages.recipe import NetworkConfig
 
 ROOTS = {"nyu": ["shard.nyu.root=/data"], "kitti": ["shard.kitti.root=/data"], "demo": []}
 ROOTS["nyu_small"] = ROOTS["nyu"]
@@ -105,6 +106,50 @@ def test_the_run_id_depends_on_what_is_computed_and_not_on_which_ray_computes_it
     base = load_config("demo").run_id()
     assert base == load_config("demo", ["session.num_cpus=8"]).run_id()
     assert base != load_config("demo", ["train.nyu.recipe.epochs=3"]).run_id()
+
+
+def test_a_path_means_the_same_wherever_the_command_is_given(monkeypatch, tmp_path: Path):
+    """Workers have other working directories, and results are found again by their settings."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/test.txt").write_text("")
+    (tmp_path / "data/raw/own").mkdir(parents=True)
+    (tmp_path / "data/raw/own/train.txt").write_text("")
+
+    def load(folder: str, up: str):
+        monkeypatch.chdir(tmp_path / folder)
+        return load_config(
+            "kitti",
+            [
+                f"shard.kitti.root={up}data/raw",
+                "shard.kitti.options.train_list=own/train.txt",  # found below the root
+                f"shard.kitti.options.test_list={up}lists/test.txt",
+                f"train.kitti.recipe.network.weights={up}encoder.pth",
+                "ablate.kitti.studies={}",
+                f"ablate.kitti.studies.other.set={{'network.weights' = '{up}other.pth'}}",
+                f"store={up}store",
+                f"tracking.uri=sqlite:///{up}mlflow.db",
+            ],
+        )
+
+    one, other = load(".", ""), load("below", "../")
+    assert one == other
+    assert one.run_id() == other.run_id()
+    shards, recipe = one.shard["kitti"], one.train["kitti"].recipe
+    assert shards.root == str(tmp_path / "data/raw")
+    assert shards.options["train_list"] == "own/train.txt"
+    assert shards.options["test_list"] == str(tmp_path / "lists/test.txt")
+    assert recipe.network.weights == str(tmp_path / "encoder.pth")
+    assert one.ablate["kitti"].recipe.network.weights == str(tmp_path / "encoder.pth")
+    study = one.ablate["kitti"].studies["other"].changes(recipe)
+    assert study == {"network.weights": str(tmp_path / "other.pth")}
+    assert one.store == str(tmp_path / "store")
+    assert one.tracking.uri == one.register_.registry_uri == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "none", "~/w.pth", "https://host/w.pth"])
+def test_what_is_no_path_from_here_stays_as_it_is(weights: str):
+    assert NetworkConfig(weights=weights).weights == weights
 
 
 def test_a_users_own_file_is_a_preset(tmp_path: Path):
