@@ -158,6 +158,7 @@ class Learner:
             batch = packed.to(self.device)
             statistics = self._statistics.clone()
             losses, is_offending = self._backward(batch)
+            norm, is_skipped = self._update()  # the first one makes Adam's moments
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -165,7 +166,6 @@ class Learner:
         if failure is not None:
             failure.__traceback__ = None  # which holds the tensors that fill the memory
             raise self._explain(packed) from failure
-        norm, is_skipped = self._update()
         if len(statistics):
             self._statistics.copy_(torch.where(is_skipped, statistics, self._statistics))
         self.step += 1
@@ -227,11 +227,21 @@ class Learner:
                 terms = self.loss(predicted, target[part], mask[part] if mask is not None else None)
                 # No number in the loss makes none in the gradient: every rank learns of it.
                 total = terms.total * torch.where(terms.total.isfinite(), share, torch.nan)
-                self._scaler.scale(total).backward()
+                if only:
+                    self._set_gradient(self._scaler.scale(total))
+                else:
+                    self._scaler.scale(total).backward()
             losses += share * torch.stack(terms).detach()
             is_number = torch.isfinite(predicted.detach()) & torch.isfinite(target[part])
             is_offending.append(~is_number.flatten(1).all(1))
         return losses, torch.cat(is_offending)
+
+    def _set_gradient(self, total: Float[Tensor, ""]) -> None:
+        """Set the gradient beside DDP, whose hooks would wait for the other ranks."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
 
     def _update(self) -> tuple[Float[Tensor, ""], Bool[Tensor, ""]]:
         """Change the weights; return the gradient's norm and whether the step was skipped."""
@@ -266,11 +276,17 @@ class Learner:
         return no_sync
 
     def _explain(self, packed: Batch | PackedBatch) -> Exception:
-        """Find out how many images fit."""
-        self.optimiser.zero_grad(set_to_none=True)
+        """Find out how many images fit; what is learnt meanwhile is of no use."""
+
+        def step(count: int) -> None:
+            self.optimiser.zero_grad(set_to_none=True)
+            self.optimiser.state.clear()  # moments, perhaps half made
+            self._backward(packed.to(self.device), only=count)
+            self._update()
+
         size = len(packed.keys)
         return out_of_memory(
-            lambda count: self._backward(packed.to(self.device), only=count),
+            step,
             min(self.settings.micro_batch_size or size, size),
             (packed.image.shape[-2], packed.image.shape[-1]),
             self.device,

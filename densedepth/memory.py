@@ -6,12 +6,15 @@ import torch
 
 from densedepth.errors import OutOfMemoryError
 
+_WORDS = ("can't allocate memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What errors say that are no ``OutOfMemoryError``: of the CPU, of NVIDIA's libraries."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Say whether torch could not have memory, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
 
 
 def out_of_memory(

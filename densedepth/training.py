@@ -5,7 +5,6 @@ holds then goes on with the very next sample. Under ``torch.distributed`` the ca
 wrapped network as the learner's ``forward``.
 """
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ import torch.distributed as dist
 from densedepth.data.batch import Batch, PackedBatch
 from densedepth.device_feed import ahead_on_device
 from densedepth.errors import NonFiniteError
+from densedepth.gpu import gpu_figures
 from densedepth.learner import FIGURES, EpochProgress, Learner, StepResult
 from densedepth.validation import validate
 
@@ -99,7 +99,7 @@ def fit(
         train: (epoch, next sample) -> this rank's batches from there.
         validation: this rank's share of the validation split.
         listeners: what is told.
-        profiler: from ``profiling.step_profiler``; told of each step.
+        profiler: from ``profiling.step_profiler``, begun; told of each step, ended at the end.
 
     Raises:
         NonFiniteError: more steps than allowed gave no number.
@@ -127,6 +127,8 @@ def fit(
         done, learner.progress, learner.epoch = learner.progress, EpochProgress(), epoch + 1
         train_loss = done.loss_sum / done.num_losses if done.num_losses else math.nan
         listeners.on_epoch(EpochResult(epoch, learner.step, train_loss, metrics, done.seconds))
+    if profiler is not None:  # a training too short for all of its steps: those there were
+        profiler.stop()
 
 
 class _Epoch:
@@ -193,7 +195,7 @@ class _Epoch:
         metrics["skipped_steps"] = float(self.learner.num_skipped)
         metrics["images_per_second"] = self.num_images / elapsed_s
         metrics["data_wait_share"] = self.wait_s / elapsed_s
-        metrics |= _gpu_figures(self.learner.device)
+        metrics |= gpu_figures(self.learner.device)
         progress.window = []
         self.window_since, self.wait_s, self.num_images = time.monotonic(), 0.0, 0
         self.listeners.on_step(StepRecord(self.epoch, self.learner.step, metrics))
@@ -226,13 +228,3 @@ class _Epoch:
                 f"max_skipped_steps = {limit}. Look at these frames (shards preview), lower "
                 "learning_rate, or set clip_gradient_norm, or precision = 'bf16' or 'fp32'"
             )
-
-
-def _gpu_figures(device: torch.device) -> dict[str, float]:
-    """Say how much of the GPU is used; utilisation where NVIDIA's own library can be asked."""
-    if device.type != "cuda":
-        return {}
-    figures = {"gpu_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
-    with contextlib.suppress(ModuleNotFoundError, RuntimeError):
-        figures["gpu_utilisation"] = torch.cuda.utilization(device) / 100
-    return figures
