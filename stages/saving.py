@@ -12,15 +12,20 @@ from stages.recipe import Recipe
 
 PATIENCE_S = 300.0
 """How long an upload is tried again while the store does not answer."""
+LOOK_EVERY_S = 5.0
+"""Seconds between two looks at the clock, where steps are not longer."""
 
 
 class SaveClock:
     """Says after which steps the state is saved; every rank comes to the same answer.
 
+    The time, and whether a node will be taken, are looked at about every ``LOOK_EVERY_S``: ranks
+    meet for it, which short steps must not pay for each time.
+
     Args:
         every_steps: save after each so many steps.
-        every_s: save when so much time has passed, looked at every ``look_every_steps``.
-        look_every_steps: steps between two looks at the time, and at whether a node will be taken.
+        every_s: save when so much time has passed.
+        look_every_steps: steps between two looks, at most.
         world_size: ranks in all; rank 0's clock decides.
     """
 
@@ -35,34 +40,40 @@ class SaveClock:
         self.every_s = every_s
         self.look_every_steps = look_every_steps
         self.world_size = world_size
-        self.saved = time.monotonic()
+        self.saved = self.looked = time.monotonic()
+        self.steps, self.steps_to_look = 0, 1
         self.is_warned = False
 
     def is_due(self, step: int) -> bool:
         """Say whether to save after this step."""
         is_due = bool(self.every_steps and step % self.every_steps == 0)
-        if step % self.look_every_steps == 0:
-            is_due = self._is_warned_anew() or self._is_late() or is_due
+        self.steps += 1
+        if self.steps >= self.steps_to_look:
+            is_warned, is_late = self._is_warned_anew(), self._look()
+            is_due = is_due or is_warned or is_late
         if is_due:
             self.saved = time.monotonic()
         return is_due
 
-    def _is_late(self) -> bool:
-        if self.every_s is None:
-            return False
-        is_late = time.monotonic() - self.saved >= self.every_s
-        if self.world_size == 1:
-            return is_late
-        import torch
-        import torch.distributed as dist
+    def _look(self) -> bool:
+        """Say whether it is time, and agree on how many steps it is to the next look."""
+        now = time.monotonic()
+        step_s = max(1e-9, (now - self.looked) / self.steps)
+        steps_to_look = max(1, min(self.look_every_steps, int(LOOK_EVERY_S / step_s)))
+        is_late = self.every_s is not None and now - self.saved >= self.every_s
+        if self.world_size > 1:
+            import torch
+            import torch.distributed as dist
 
-        device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-        answer = torch.tensor(float(is_late), device=device)
-        dist.broadcast(answer, src=0)
-        return bool(answer)
+            device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+            answer = torch.tensor([float(is_late), float(steps_to_look)], device=device)
+            dist.broadcast(answer, src=0)
+            is_late, steps_to_look = bool(answer[0]), int(answer[1])
+        self.looked, self.steps, self.steps_to_look = now, 0, steps_to_look
+        return is_late
 
     def _is_warned_anew(self) -> bool:
-        """Say whether Ray has just learnt that a node will be taken away."""
+        """Say whether Ray has just learnt that a node will be taken away; ranks agree on it."""
         import ray.train
 
         is_warned = ray.train.get_preemption_info() is not None

@@ -25,14 +25,32 @@ def test_the_state_is_saved_after_so_many_steps(now):
     assert [step for step in range(1, 13) if clock.is_due(step)] == [4, 8, 12]
 
 
-def test_the_state_is_saved_after_so_much_time_at_the_next_look(now):
-    clock = SaveClock(None, 60.0, 5, 1)
+@pytest.mark.parametrize(
+    ("step_s", "expected"),
+    [
+        (7.0, [9, 18, 27, 36]),  # looked at after each step: no more than a step late
+        (1.0, [61]),  # after 1, then every 5
+        (0.01, []),
+    ],
+)
+def test_the_state_is_saved_after_so_much_time_at_the_next_look(now, step_s, expected):
+    clock = SaveClock(None, 60.0, 10, 1)
     due = []
-    for step in range(1, 41):
-        now.time_s += 7.0
+    for step in range(1, 41 if step_s > 1 else 101):
+        now.time_s += step_s
         if clock.is_due(step):
             due.append(step)
-    assert due == [10, 20, 30, 40]
+    assert due == expected
+
+
+def test_short_steps_are_looked_at_every_tenth(now, monkeypatch):
+    looks = []
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: looks.append(now.time_s))
+    clock = SaveClock(None, 60.0, 10, 1)
+    for step in range(1, 31):
+        now.time_s = 0.01 * step
+        clock.is_due(step)
+    assert looks == pytest.approx([0.01, 0.11, 0.21])
 
 
 def test_neither_steps_nor_time_means_epochs_only(now):
@@ -43,9 +61,9 @@ def test_neither_steps_nor_time_means_epochs_only(now):
 
 def test_a_node_that_will_be_taken_away_makes_one_save(now):
     clock = SaveClock(None, None, 5, 1)
-    assert not clock.is_due(5)
+    assert not clock.is_due(1)
     now.info = object()
-    assert [step for step in range(6, 31) if clock.is_due(step)] == [10]
+    assert [step for step in range(2, 31) if clock.is_due(step)] == [6]
 
 
 class Storage:
