@@ -2,7 +2,6 @@
 
 import json
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -17,6 +16,7 @@ from stages.trainer import (
     TrainJob,
     check_batch,
     make_trainer,
+    opened,
     run_trainer,
 )
 from stages.worker import train_worker
@@ -68,6 +68,7 @@ def keep_network(job: TrainJob, services: Services, result: Any) -> Checkpoint:
 
     Raises:
         RuntimeError: training ended without a checkpoint.
+        StorageError: the store does not give it, or take it.
     """
     if result.checkpoint is None:
         raise RuntimeError("training ended without a checkpoint; Ray's logs say why")
@@ -76,9 +77,10 @@ def keep_network(job: TrainJob, services: Services, result: Any) -> Checkpoint:
     if job.keeps_best:
         chosen, metrics = min(result.best_checkpoints, key=lambda pair: pair[1]["val_loss"])
         best_epoch = int(metrics["epoch"])
-    with chosen.as_directory() as folder:
-        path = Path(folder) / "network.safetensors"
-        ref = services.store.put_file(f"networks/{services.key}.safetensors", path)
+    with opened(chosen, services.store.url_of("ray")) as folder:
+        ref = services.store.put_file(
+            f"networks/{services.key}.safetensors", folder / "network.safetensors"
+        )
     return Checkpoint(
         dataset=job.shards.dataset,
         network=ref,

@@ -3,7 +3,9 @@
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -101,7 +103,9 @@ class ScalingSettings(Settings):
 
 
 PATIENCE_S = 300.0
-"""How long a training waits, since it began, for a store that does not answer."""
+"""How long a training waits for a store that does not answer."""
+WORKED_S = 120.0
+"""A try that lasted so long had the store: if it is gone now, the wait begins anew."""
 NAMED = (ValueError, DepthError, ClusterError)
 """Errors that say what was wrong; others may only be its consequence on another rank."""
 
@@ -214,18 +218,23 @@ def run_trainer(make: Callable[[], Any], store_url: str) -> Any:
         make: as ``make_trainer``.
         store_url: for messages about the store.
     """
-    began_s, pause_s = time.monotonic(), 1.0
+    gone_since_s, pause_s = time.monotonic(), 1.0
     while True:
+        began_s = time.monotonic()
         try:
             return _fit(make(), store_url)
         except StoreUnavailable:
-            if time.monotonic() - began_s > PATIENCE_S:
+            now_s = time.monotonic()
+            if now_s - began_s > WORKED_S:
+                gone_since_s, pause_s = now_s, 1.0
+            if now_s - gone_since_s > PATIENCE_S:
                 raise
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, 15.0)
 
 
 def _fit(trainer: Any, store_url: str) -> Any:
+    import ray.exceptions
     import ray.train
 
     try:
@@ -240,8 +249,30 @@ def _fit(trainer: Any, store_url: str) -> Any:
         raise (
             _of_store(cause, store_url) if isinstance(cause, (*NAMED, OSError)) else error
         ) from None
+    except ray.exceptions.ActorDiedError as error:
+        # A controller begins by reading what an earlier one kept; Ray tells why it could not as
+        # text only, whose last line is the error.
+        reason = str(error).strip().rpartition("\n")[2]
+        if not error.actor_init_failed or "AWS Error" not in reason:
+            raise
+        raise from_os_error(OSError(reason), store_url, writing=False) from error
     except OSError as error:
         raise _of_store(error, store_url) from error
+
+
+@contextmanager
+def opened(checkpoint: Any, store_url: str) -> Iterator[Path]:
+    """Open one of Ray's checkpoints as a folder.
+
+    Raises:
+        StorageError: the store does not give it.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(checkpoint.as_directory())
+        except OSError as error:
+            raise from_os_error(error, store_url, writing=False) from error
+        yield Path(folder)
 
 
 def _of_store(error: Exception, store_url: str) -> Exception:

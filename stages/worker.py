@@ -17,7 +17,7 @@ from stages.heartbeat import Heart
 from stages.learner_setup import make_learner
 from stages.saving import SaveClock, Saver, report
 from stages.stored_shards import stored_shards
-from stages.trainer import EPOCH_VIEW, TrainJob
+from stages.trainer import EPOCH_VIEW, TrainJob, opened
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -101,10 +101,8 @@ class _Run:
         if self.rank == 0 and not self.in_own_trial:
             self.saver = Saver(self.services, self.job.recipe)
         if self.checkpoint is not None:
-            with self.checkpoint.as_directory() as folder:
-                state = torch.load(
-                    Path(folder) / "state.pt", map_location=self.device, weights_only=True
-                )
+            with opened(self.checkpoint, self.services.store.url_of("ray")) as folder:
+                state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
             self.learner.load_state(state)
             self.told = {name: state[name] for name in self.told}
         if self.rank == 0:

@@ -1,13 +1,16 @@
 """The trainer's errors and where GPUs are asked for, without a cluster."""
 
+from types import SimpleNamespace
+
 import pytest
 import ray
 import ray.train
+from ray.exceptions import ActorDiedError, RayTaskError
 
-from cluster.errors import NoSpaceLeft, StorageError
+from cluster.errors import NoSpaceLeft, StorageError, StoreUnavailable
 from densedepth.errors import WeightsError
 from stages.train import TrainConfig
-from stages.trainer import ScalingSettings, run_trainer, tries_within, use_gpu
+from stages.trainer import PATIENCE_S, ScalingSettings, run_trainer, tries_within, use_gpu
 
 
 class Failing:
@@ -93,24 +96,77 @@ def test_what_decides_the_weights_decides_the_fingerprint_and_nothing_else_does(
 
 
 class Recovering:
-    """Stands for a trainer whose controller cannot write to the store for a while."""
+    """Stands for a trainer whose controller has the store only after so many tries."""
 
     def __init__(self, errors: list[Exception]) -> None:
         self.errors = errors
 
     def fit(self) -> str:
         if self.errors:
-            raise ray.train.ControllerError(self.errors.pop(0))
+            raise self.errors.pop(0)
         return "done"
 
 
-def test_a_controller_that_lost_the_store_goes_on_when_it_is_back(monkeypatch):
-    slept = []
-    monkeypatch.setattr("stages.trainer.time.sleep", slept.append)
-    gone = OSError("AWS Error NETWORK_CONNECTION during CreateMultipartUpload operation")
-    errors = [gone, gone, gone]
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that is set by hand, and what was slept by it."""
+    clock = SimpleNamespace(time_s=1000.0, slept=[])
+
+    def sleep(seconds: float) -> None:
+        clock.slept.append(seconds)
+        clock.time_s += seconds
+
+    monkeypatch.setattr("stages.trainer.time.sleep", sleep)
+    monkeypatch.setattr("stages.trainer.time.monotonic", lambda: clock.time_s)
+    return clock
+
+
+GONE = OSError("AWS Error NETWORK_CONNECTION during CreateMultipartUpload operation")
+
+
+def while_it_works() -> Exception:
+    """What a controller fails with that cannot write."""
+    return ray.train.ControllerError(GONE)
+
+
+def while_it_begins(error: Exception = GONE) -> Exception:
+    """What Ray makes of an error in a controller's beginning, where it reads what was kept."""
+    text = f"ray::TrainController.__init__()\n  File ...\n{type(error).__name__}: {error}"
+    return ActorDiedError(RayTaskError("TrainController.__init__", text, error, actor_id="ab"))
+
+
+@pytest.mark.parametrize("failure", [while_it_works, while_it_begins])
+def test_a_controller_that_lost_the_store_goes_on_when_it_is_back(now, failure):
+    errors = [failure() for _ in range(6)]
     assert run_trainer(lambda: Recovering(errors), "s3://b/ray") == "done"
-    assert slept == [1, 2, 4]
+    assert now.slept == [1, 2, 4, 8, 15, 15]
+
+
+def test_a_store_that_stays_away_ends_the_training(now):
+    with pytest.raises(StoreUnavailable, match=r"s3://b/ray: .*NETWORK_CONNECTION"):
+        run_trainer(lambda: Recovering([while_it_begins()]), "s3://b/ray")
+    assert PATIENCE_S < sum(now.slept) < PATIENCE_S + 30
+
+
+def test_after_days_of_training_a_store_is_waited_for_as_at_its_beginning(now):
+    errors = [while_it_works(), while_it_begins(), while_it_works(), while_it_begins()]
+
+    def make():
+        if len(errors) in (4, 2):
+            now.time_s += 1e5
+        return Recovering(errors)
+
+    assert run_trainer(make, "s3://b/ray") == "done"
+    assert now.slept == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "error", [while_it_begins(ValueError("a bug in the controller")), ActorDiedError()]
+)
+def test_a_controller_that_died_of_something_else_is_told_as_ray_tells_it(now, error):
+    with pytest.raises(ActorDiedError):
+        run_trainer(lambda: Recovering([error]), "s3://b/ray")
+    assert now.slept == []
 
 
 @pytest.mark.parametrize(
@@ -123,4 +179,4 @@ def test_a_controller_that_lost_the_store_goes_on_when_it_is_back(monkeypatch):
 )
 def test_what_waiting_cannot_cure_comes_out_of_the_controller_at_once(error, expected, message):
     with pytest.raises(expected, match=message):
-        run_trainer(lambda: Recovering([error]), "s3://b/ray")
+        run_trainer(lambda: Recovering([ray.train.ControllerError(error)]), "s3://b/ray")
