@@ -1,11 +1,12 @@
-"""Training steps: the loop against a bare one, precisions and layouts, two ranks, saving.
+"""Training steps: the loop against a bare one, precisions, two ranks, saving.
 
     python -m benchmarks.bench_training [--parts settings,loop,parts,ranks,saving]
-        [--device cuda] [--encoder densenet169] [--size 240 320] [--batch 4] [--steps 5]
+        [--device cuda] [--encoder densenet169] [--size 240 320] [--batch 2] [--steps 6]
 
 The peer of the settings is float32, contiguous, eager, as the published code trains; the peer of
 the loop is forward, loss, backward and Adam on tensors that are in memory already, on the same
-network with the same settings. All ways of a part take turns, step by step.
+network with the same settings. All ways of a part take turns, step by step, in the same process
+with the same threads. On a GPU the defaults are the paper's 480x640 in batches of 8.
 """
 
 import argparse
@@ -22,29 +23,32 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import nn
 
+from benchmarks.target import print_target
+from densedepth.augment import augment_batch
 from densedepth.checkpoint import save_network
 from densedepth.data.batch import Batch, PackedBatch
 from densedepth.depth_range import NYU
-from densedepth.device_feed import ahead_on_device
+from densedepth.errors import OutOfMemoryError
 from densedepth.learner import Learner, TrainSettings
 from densedepth.losses import DepthLoss
 from densedepth.model import DenseDepth
-from densedepth.precision import set_float32
+from densedepth.precision import autocast, set_float32
 from densedepth.schedule import Schedule
+from densedepth.training import Listeners, StepRecord, fit
 
 PEER = "float32, contiguous, eager"
+FAST = "bf16, channels_last"
 WAYS: dict[str, dict[str, Any]] = {
     PEER: {"channels_last": False},
     "float32, channels_last": {},
     "tf32, channels_last": {"precision": "tf32"},
     "bf16, contiguous": {"precision": "bf16", "channels_last": False},
-    "bf16, channels_last": {"precision": "bf16"},
+    FAST: {"precision": "bf16"},
     "fp16, channels_last": {"precision": "fp16"},
     "bf16, channels_last, compiled": {"precision": "bf16", "compiled": True},
 }
 GPU_ONLY = ("tf32, channels_last", "fp16, channels_last")
-LEAST_SHARE_OF_BARE = 0.98
-LEAST_GAIN_ON_A_GPU = 4.0
+MAX_BATCH = 1024
 
 
 class Timer:
@@ -94,21 +98,6 @@ def make_learner(args: argparse.Namespace, wrap: Any = None, **changes: Any) -> 
     return Learner(network, forward, loss, NYU, settings, args.device)
 
 
-def bare_step(learner: Learner, batch: Batch) -> Callable[[], object]:
-    """One step as a plain script does it, on what is in memory already."""
-    optimiser = torch.optim.Adam(learner.network.parameters(), 1e-4, fused=True)
-    image = (batch.image.float() / 255).contiguous(memory_format=torch.channels_last)
-    target = NYU.to_target(batch.depth_m)
-
-    def step() -> None:
-        learner.network.train()
-        optimiser.zero_grad(set_to_none=True)
-        learner.loss(learner.network(image), target).total.backward()
-        optimiser.step()
-
-    return step
-
-
 def settings_part(args: argparse.Namespace) -> None:
     """Compare precisions, layouts and compilation, and say what fits on a GPU."""
     timer, batch = Timer(args.device), make_batch(args)
@@ -136,17 +125,42 @@ def settings_part(args: argparse.Namespace) -> None:
         for name, way in ways.items():
             set_float32(way.get("precision", "fp32"))
             times[name].append(timer.seconds(lambda at=learners[name]: at.train_step(batch)))
+    set_float32("fp32")
     images = {name: args.batch / statistics.median(t) for name, t in times.items()}
-    flop = 6 * macs(args)
-    print(f"{'way':<32} {'images/s':>9} {'of the peer':>11} {'TFLOP/s':>8} {'GiB':>6}")
+    tflop, peak = 6 * macs(args) / 1e12, matmul_tflops(args.device)
+    print(f"a step takes {tflop:.2f} TFLOP an image; a bf16 matrix product does {peak:.2f} TFLOP/s")
+    print(
+        f"{'way':<32} {'images/s':>9} {'of the peer':>11} {'TFLOP/s':>8} {'of peak':>7} {'GiB':>6}"
+    )
     for name, speed in images.items():
         gib = f"{memory_gib[name]:6.1f}" if name in memory_gib else ""
-        tflops = speed * flop / 1e12
-        share = f" = {tflops / args.peak_tflops:.0%} of peak" if args.peak_tflops else ""
-        print(f"{name:<32} {speed:>9.2f} {speed / images[PEER]:>11.2f} {tflops:>8.2f} {gib}{share}")
-    best = max(speed / images[PEER] for speed in images.values())
-    if args.device.type == "cuda":
-        verdict(best, LEAST_GAIN_ON_A_GPU, "the fastest settings, of float32 eager")
+        of_peer, share = speed / images[PEER], speed * tflop / peak
+        print(
+            f"{name:<32} {speed:>9.2f} {of_peer:>11.2f} {speed * tflop:>8.2f} {share:>7.1%} {gib}"
+        )
+    best = max(images.values()) / images[PEER]
+    if is_gpu:
+        print_target("fastest settings, times float32 eager's images/s", best, 4, at_least=True)
+        learners.clear()
+        print_largest(args, timer)
+    else:
+        print_target("fastest settings, times float32 eager's images/s", best, 1, at_least=True)
+
+
+def print_largest(args: argparse.Namespace, timer: Timer) -> None:
+    """Double the batch until it does not fit on the GPU; tell the speed of the last that did."""
+    size, told = args.batch, ""
+    while size <= MAX_BATCH:
+        try:
+            torch.cuda.empty_cache()
+            learner, batch = make_learner(args, **WAYS[FAST]), make_batch(args, size)
+            spent = [timer.seconds(lambda: learner.train_step(batch)) for _ in range(6)]  # noqa: B023
+        except (OutOfMemoryError, torch.OutOfMemoryError):
+            break
+        gib = torch.cuda.max_memory_allocated() / 2**30
+        told = f"{size} images, {size / statistics.median(spent[2:]):.1f} images/s, {gib:.1f} GiB"
+        size *= 2
+    print(f"largest batch, doubled from {args.batch}, {FAST}: {told or 'none fits'}")
 
 
 def macs(args: argparse.Namespace) -> float:
@@ -159,42 +173,91 @@ def macs(args: argparse.Namespace) -> float:
     return counter.get_total_flops() / 2
 
 
+def matmul_tflops(device: torch.device) -> float:
+    """Say how fast this device multiplies large bf16 matrices: as near to its peak as it gets."""
+    side, timer = 8192 if device.type == "cuda" else 2048, Timer(device)
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    spent = [timer.seconds(lambda: a @ b) for _ in range(8)]
+    return 2 * side**3 / min(spent) / 1e12
+
+
 def loop_part(args: argparse.Namespace) -> None:
     """Compare the whole loop, shards and loader included, with the bare step."""
-    timer = Timer(args.device)
-    batch = make_batch(args)
-    bare_learner, learner = make_learner(args), make_learner(args)
-    step = bare_step(bare_learner, batch)
-    bare_s, ours_s, wait_s = [], [], 0.0
+    changes = {"precision": "bf16"} if args.device.type == "cuda" else {}
+    learner, bare = make_learner(args, **changes), make_learner(args, **changes)
+    records: list[StepRecord] = []
     with tempfile.TemporaryDirectory() as folder:
-        feed = ahead_on_device(from_shards(args, Path(folder)), args.device)
-        for number in range(args.warm + args.steps):
-            bare = timer.seconds(step)
-            began = time.perf_counter()
-            packed = next(feed)
-            waited = time.perf_counter() - began
-            ours = waited + timer.seconds(lambda packed=packed: learner.train_step(packed))
-            if number >= args.warm:
-                bare_s.append(bare)
-                ours_s.append(ours)
-                wait_s += waited
-        feed.close()
-    share = statistics.median(bare_s) / statistics.median(ours_s)
+        count = args.warm + 2 * args.steps
+        turns = Turns(bare_step(bare, make_batch(args)), Timer(args.device), count)
+        fit(
+            learner,
+            epochs=1,
+            train=lambda epoch, first: turns.beside(from_shards(args, Path(folder), count + 2)),
+            validation=list,
+            listeners=Listeners(on_step=records.append, on_epoch=lambda result: None),
+        )
+    assert learner.step == count + 1
+    bare_s, ours_s = turns.bare_s[args.warm :], turns.ours_s[args.warm :]
+    wait = sum(turns.wait_s[args.warm :]) / sum(ours_s)
     print(
         f"bare loop {args.batch / statistics.median(bare_s):.2f} images/s, ours "
-        f"{args.batch / statistics.median(ours_s):.2f}, data wait {wait_s / sum(ours_s):.1%}"
+        f"{args.batch / statistics.median(ours_s):.2f}, in turns, {len(ours_s)} steps each"
     )
-    verdict(share, LEAST_SHARE_OF_BARE, "the loop's speed, of the bare loop's")
+    share = statistics.median(bare_s) / statistics.median(ours_s)
+    print_target("the loop's images/s, share of the bare loop's", share, 0.98, at_least=True)
+    print_target("time that waits for data, %", 100 * wait, 2)
 
 
-def from_shards(args: argparse.Namespace, folder: Path) -> Iterator[PackedBatch]:
-    """Batches out of shards of frames of the benchmark's size, epoch after epoch."""
+def bare_step(learner: Learner, batch: Batch) -> Callable[[], object]:
+    """One step as a plain script does it, on what is in memory already."""
+    optimiser = torch.optim.Adam(learner.network.parameters(), 1e-4, fused=True)
+    image = (batch.image.float() / 255).contiguous(memory_format=torch.channels_last)
+    target = NYU.to_target(batch.depth_m)
+
+    def step() -> None:
+        learner.network.train()
+        optimiser.zero_grad(set_to_none=True)
+        with autocast(learner.settings.precision, learner.device):
+            predicted = learner.network(image)
+        learner.loss(predicted.float(), target).total.backward()
+        optimiser.step()
+
+    return step
+
+
+class Turns:
+    """Does a bare step after each step of the loop, and takes the time of both.
+
+    The loop's step is everything between two bare ones: waiting for the batch, copying it, the
+    step, its figures.
+    """
+
+    def __init__(self, bare: Callable[[], object], timer: Timer, count: int) -> None:
+        self.bare, self.timer, self.count = bare, timer, count
+        self.bare_s: list[float] = []
+        self.ours_s: list[float] = []
+        self.wait_s: list[float] = []
+
+    def beside(self, batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
+        """Pass batches on to the loop."""
+        for _ in range(self.count + 1):
+            self.bare_s.append(self.timer.seconds(self.bare))
+            began = time.perf_counter()
+            packed = next(batches)
+            self.wait_s.append(time.perf_counter() - began)
+            yield packed
+            self.timer.wait()
+            self.ours_s.append(time.perf_counter() - began)
+
+
+def from_shards(args: argparse.Namespace, folder: Path, num_batches: int) -> Iterator[PackedBatch]:
+    """An epoch of that many batches out of shards, made by another process."""
     from benchmarks.loader_peers import write_ours
     from benchmarks.pairs import make_pairs
     from densedepth.data.loader import BatchLoader, TrainBatches
     from densedepth.data.shard_source import LocalShards, ShardList
 
-    write_ours(folder, make_pairs(max(16, 4 * args.batch)))
+    write_ours(folder, make_pairs(num_batches * args.batch))
     paths = tuple(sorted(folder.glob("*.tar")))
     local = LocalShards(paths)
     counts = []
@@ -202,13 +265,11 @@ def from_shards(args: argparse.Namespace, folder: Path) -> Iterator[PackedBatch]
         shard = local.open_shard(number)
         counts.append(len(shard.index))
         shard.file.close()
-    epoch = 0
-    while True:
-        source = TrainBatches(
-            ShardList(tuple(counts), local), 0, epoch, 0, 1, args.batch, tuple(args.size)
-        )
-        yield from BatchLoader(source, loader_processes=1, pin_memory=args.device.type == "cuda")
-        epoch += 1
+    is_gpu = args.device.type == "cuda"
+    processes = max(1, min(8, (os.cpu_count() or 1) - 1)) if is_gpu else 1
+    shards = ShardList(tuple(counts), local)
+    source = TrainBatches(shards, 0, 0, 0, 1, args.batch, tuple(args.size))
+    yield from BatchLoader(source, loader_processes=processes, pin_memory=is_gpu)
 
 
 def parts_part(args: argparse.Namespace) -> None:
@@ -216,41 +277,59 @@ def parts_part(args: argparse.Namespace) -> None:
     timer = Timer(args.device)
     learner, batch = make_learner(args), make_batch(args)
     network, loss = learner.network.train(), learner.loss
-    image = (batch.image.float() / 255).contiguous(memory_format=torch.channels_last)
-    target = NYU.to_target(batch.depth_m)
     held: dict[str, Any] = {}
+
+    def prepare() -> None:
+        image, depth_m, _ = augment_batch(
+            batch.image, batch.depth_m, batch.valid, sample_seeds=batch.sample_seeds
+        )
+        held["image"] = (image.float() / 255).contiguous(memory_format=torch.channels_last)
+        held["target"] = NYU.to_target(depth_m)
+
     deeds: dict[str, Callable[[], object]] = {
-        "forward": lambda: held.update(predicted=network(image)),
-        "loss": lambda: held.update(terms=loss(held["predicted"], target)),
+        "augmentation": prepare,
+        "forward": lambda: held.update(predicted=network(held["image"])),
+        "loss": lambda: held.update(terms=loss(held["predicted"], held["target"])),
         "backward": lambda: held["terms"].total.backward(),
         "optimiser": learner.optimiser.step,
         "whole step": lambda: learner.train_step(batch),
     }
     named: dict[str, list[float]] = {name: [] for name in deeds}
     for number in range(args.warm + args.steps):
+        learner.optimiser.zero_grad(set_to_none=True)
         for name, deed in deeds.items():
             spent = timer.seconds(deed)
             if number >= args.warm:
                 named[name].append(spent)
-    for name, spent in named.items():
-        print(f"{name:<16} {1e3 * statistics.median(spent):>9.1f} ms")
+    seconds = {name: statistics.median(spent) for name, spent in named.items()}
+    whole = seconds["whole step"]
+    for name, spent_s in seconds.items():
+        print(f"{name:<16} {1e3 * spent_s:>9.1f} ms {spent_s / whole:>6.1%}")
+    rest = max(0.0, 2 - sum(seconds.values()) / whole)
+    print_target("of a step in none of its parts, %", 100 * rest, 5)
 
 
 def ranks_part(args: argparse.Namespace) -> None:
-    """Compare one rank with two, each with one thread and the same part of the batch."""
+    """Compare one rank with two, each with one thread, or GPU, and the same part of the batch."""
+    if args.device.type == "cuda" and torch.cuda.device_count() < 2:
+        print("one GPU: the efficiency of two ranks was not measured")
+        return
     speeds = {}
     for world_size in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             torch.multiprocessing.spawn(ranks_worker, (world_size, args, folder), nprocs=world_size)
             speeds[world_size] = float((Path(folder) / "speed").read_text())
-        print(f"{world_size} rank(s): {speeds[world_size]:.2f} images/s")
-    print(f"efficiency of two ranks: {speeds[2] / (2 * speeds[1]):.2f}")
+        print(f"{world_size} rank(s): {speeds[world_size]:.2f} images/s", flush=True)
+    efficiency = speeds[2] / (2 * speeds[1])
+    print_target("two ranks' images/s, share of twice one's", efficiency, 0.9, at_least=True)
 
 
 def ranks_worker(rank: int, world_size: int, args: argparse.Namespace, folder: str) -> None:
     """Train on one rank; rank 0 writes the speed of all."""
     cuda = args.device.type == "cuda"
     args.device = torch.device("cuda", rank) if cuda else args.device
+    if cuda:
+        torch.cuda.set_device(args.device)
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group(
@@ -282,17 +361,10 @@ def saving_part(args: argparse.Namespace) -> None:
             torch.save(learner.state(), path / "state.pt")
             save_network(learner.best_network, NYU, path / "network.safetensors")
 
-        stall_s = statistics.median(timer.seconds(save) for _ in range(args.steps))
+        stall_s = statistics.median(timer.seconds(save) for _ in range(5))
         size_mb = sum(file.stat().st_size for file in path.iterdir()) / 1e6
-    print(
-        f"{size_mb:.0f} MB in {stall_s:.2f} s, {stall_s / step_s:.2f} steps; every minute that is "
-        f"{stall_s / 60:.2%} of the time"
-    )
-
-
-def verdict(value: float, goal: float, what: str) -> None:
-    """Say whether a goal is met."""
-    print(f"{what}: {value:.3f} (goal {goal}) {'met' if value >= goal else 'NOT MET'}")
+    print(f"{size_mb:.0f} MB; a save takes as long as {stall_s / step_s:.2f} steps")
+    print_target("stall of a save, seconds", stall_s, 0.02 * 60)  # 2 % at a save every minute
 
 
 PARTS = {
@@ -306,18 +378,24 @@ PARTS = {
 
 def main() -> None:
     """Run the parts that are asked for."""
+    is_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--device", type=torch.device, default="cuda" if is_gpu else "cpu")
     parser.add_argument("--encoder", default="densenet169")
-    parser.add_argument("--size", type=int, nargs=2, default=[240, 320], help="height width")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--warm", type=int, default=1, help="steps before timing")
+    parser.add_argument("--size", type=int, nargs=2, default=None, help="height width")
+    parser.add_argument("--batch", type=int, default=None)
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--warm", type=int, default=None, help="steps before timing")
     parser.add_argument("--compile", action="store_true", help="also torch.compile: minutes")
-    parser.add_argument("--peak-tflops", type=float, default=None, help="for the share of peak")
     args = parser.parse_args()
-    where = torch.cuda.get_device_name() if args.device.type == "cuda" else "CPU"
+    is_gpu = args.device.type == "cuda"
+    args.size = args.size or ([480, 640] if is_gpu else [240, 320])
+    args.batch = args.batch or (8 if is_gpu else 2)
+    args.steps = args.steps or (30 if is_gpu else 6)
+    args.warm = args.warm or (5 if is_gpu else 1)
+    args.compile = args.compile or is_gpu
+    where = torch.cuda.get_device_name() if is_gpu else "CPU"
     print(
         f"{args.encoder}, {args.size[0]}x{args.size[1]}, batch {args.batch}, {where}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -12,4 +12,4 @@ def print_target(what: str, value: float, limit: float, *, at_least: bool = Fals
     """
     is_met = value >= limit if at_least else value <= limit
     words = "at least" if at_least else "at most"
-    print(f"target {'met' if is_met else 'MISSED'}: {what} {value:.2f}, {words} {limit:g}")
+    print(f"target {'met' if is_met else 'MISSED'}: {what} {value:.3f}, {words} {limit:g}")
