@@ -1,57 +1,82 @@
-"""Sharding by the stage's own code: its memory at ten times the frames, its speed on two CPUs.
+"""Sharding by the stage's own code: its speed on two CPUs beside one, its memory at ten times more.
 
-    python -m benchmarks.bench_sharding [--frames 100000] [--size 32x24]
+    DEPTH_SAMPLES=<folder of real frames> python -m benchmarks.bench_sharding
+    python -m benchmarks.bench_sharding --parts speed --frames 480 --rounds 2   # one part, shorter
+    python -m benchmarks.bench_sharding --parts memory --small-frames 20000
 
-Frames are small pictures in DenseDepth's layout, hard links to a few files. Each run is a process
-of its own with a Ray of its own; memory is the sum of the proportional sizes (PSS) of that process
-and all that it started, sampled twice a second, Ray's own services aside.
+``speed``: 640x480 frames (JPEG and 16-bit PNG), so that a task's time is reading and packing them.
+One Ray with two CPUs runs the stage again and again; where it may have one, a task that sleeps
+holds the other. Beside it the same shards by plain processes without Ray: what the machine itself
+gains from a second CPU, which the stage is measured by. All four in turn, in the other order every
+second round; each into a store of its own, after a few frames that warm its processes. Frames per
+second count from the first task's start to the last one's end; listing comes before.
+
+``memory``: small frames, a process of its own with a Ray of its own for each number of them.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.pairs import make_pairs
+from benchmarks.process_memory import Sampled
 from benchmarks.target import print_target
+from cluster.local_store import LocalStore
+from cluster.monitor import MonitorHandle
+from cluster.services import Services
+from cluster.session import SessionConfig, open_session
+from cluster.tracking import TrackingConfig
+from densedepth.data.encode import encode_depth_png
+from densedepth.data.nyu import NyuDenseDepth
+from densedepth.sample import Frame
+from stages.shard import ShardConfig, run
+from stages.shard_writer import ShardWriter
 
 NUM_DIFFERENT = 64
-NUM_TEST = 64
-SAMPLES_PER_SHARD = 256
+NUM_TEST = 4
+FRAMES_A_TASK = 60
+SMALL_PX = (24, 32)
+SMALL_FRAMES_A_TASK = 256
+MIN_SHARE = 0.9
+"""Of what plain processes gain by a second CPU, the stage's tasks must gain so much."""
 MAX_GROWTH = 1.25
 """What "flat" means: a growth of the peak at ten times the frames that noise can make."""
 
 
-class Quiet:
-    """Takes what a run tells MLflow and the display."""
+class Clock:
+    """Takes what a run tells MLflow and the display; notes when shards begin and end."""
+
+    def __init__(self) -> None:
+        self.times_s: list[float] = []
 
     def progress(self, *arguments: object) -> None:
-        """Take progress."""
+        """Note the time."""
+        self.times_s.append(time.perf_counter())
 
     def track(self, *arguments: object) -> None:
         """Take parameters and metrics."""
 
 
-def write_frames(root: Path, num_frames: int, size_px: tuple[int, int]) -> None:
-    """Write a raw data set whose files are links to a few different ones."""
-    height_px, width_px = size_px
-    rng = np.random.default_rng(0)
+def write_frames(root: Path, num_frames: int, originals: Sequence[tuple[bytes, bytes]]) -> None:
+    """Write a raw data set in DenseDepth's layout whose files are links to a few different ones."""
     place = root / "data/originals"
     place.mkdir(parents=True)
-    for n in range(NUM_DIFFERENT):
-        small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-        small.resize((width_px, height_px)).save(place / f"{n}.jpg", quality=95)
-        depth = np.linspace(20, 250, width_px * height_px).reshape(height_px, width_px)
-        Image.fromarray((depth + rng.integers(0, 5)).astype(np.uint8)).save(place / f"{n}.png")
+    for n, files in enumerate(originals):
+        for extension, data in zip(("jpg", "png"), files, strict=True):
+            (place / f"{n}.{extension}").write_bytes(data)
     for split, count in (("nyu2_train", num_frames), ("nyu2_test", NUM_TEST)):
         lines = []
         for n in range(count):
@@ -59,163 +84,207 @@ def write_frames(root: Path, num_frames: int, size_px: tuple[int, int]) -> None:
             if not n % 500:
                 room.mkdir(parents=True)
             for extension in ("jpg", "png"):
-                os.link(place / f"{n % NUM_DIFFERENT}.{extension}", room / f"{n}.{extension}")
+                os.link(place / f"{n % len(originals)}.{extension}", room / f"{n}.{extension}")
             base = f"data/{split}/{room.name}/{n}"
             lines.append(f"{base}.jpg,{base}.png\n")
         (root / f"data/{split}.csv").write_text("".join(lines))
 
 
-def run_once(root: Path, num_cpus: int) -> dict[str, float]:
-    """Shard a data set in this process and by its tasks; return seconds and peaks in MB."""
-    import ray
+def small_frames() -> list[tuple[bytes, bytes]]:
+    """Make a few small pictures with 8-bit depth, as files."""
+    rng, made = np.random.default_rng(0), []
+    for _ in range(NUM_DIFFERENT):
+        small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        depth = np.linspace(20, 250, SMALL_PX[0] * SMALL_PX[1]).reshape(SMALL_PX)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "small.jpg"
+            small.resize(SMALL_PX[::-1]).save(path, quality=95)
+            png = encode_depth_png((depth + rng.integers(0, 5)).astype(np.uint8))
+            made.append((path.read_bytes(), png))
+    return made
 
-    from cluster.local_store import LocalStore
-    from cluster.monitor import MonitorHandle
-    from cluster.services import Services
-    from stages.shard import ShardConfig, run
 
-    project = str(Path(__file__).resolve().parent.parent)
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        object_store_memory=80 * 2**20,
-        runtime_env={"env_vars": {"PYTHONPATH": project, "PYTHONWARNINGS": "ignore"}},
-        log_to_driver=False,
-        logging_level="error",
-    )
+def shard(root: Path, samples_per_shard: int, max_frames: int | None = None) -> tuple[int, float]:
+    """Run the stage into a new store; return the frames and the seconds from task to task."""
     config = ShardConfig(
         format="nyu_densedepth",
         root=str(root),
         options={"val_fraction": 0.0},
-        samples_per_shard=SAMPLES_PER_SHARD,
+        samples_per_shard=samples_per_shard,
+        max_frames=max_frames,
     )
+    clock = Clock()
     with tempfile.TemporaryDirectory() as scratch:
-        store, monitor = LocalStore(Path(scratch) / "store"), MonitorHandle(Quiet(), remote=False)
-        # Processes and imports are there before the clock and the memory's peak are taken.
-        warm = config.model_copy(update={"max_frames": 64, "samples_per_shard": 4})
-        run(warm, Services(store, monitor, "shard.warm", "warm", "", Path(scratch)))
-        peaks: dict[str, float] = {}
-        with Sampled(lambda: memory_mb(os.getpid()), peaks):
-            started = time.perf_counter()
-            shards = run(config, Services(store, monitor, "shard.x", "x", "", Path(scratch)))
-            seconds = time.perf_counter() - started
-        num_frames = sum(split.num_samples for split in shards.splits.values())
-    ray.shutdown()
-    return {"seconds": seconds, "frames": num_frames, **peaks}
+        store, monitor = LocalStore(Path(scratch) / "store"), MonitorHandle(clock, remote=False)
+        shards = run(config, Services(store, monitor, "shard.x", "x", "", Path(scratch)))
+    num_frames = sum(split.num_samples for split in shards.splits.values())
+    return num_frames, clock.times_s[-1] - clock.times_s[0]
 
 
-class Sampled:
-    """Keeps the highest of several measurements while a block runs."""
-
-    def __init__(self, measure: Callable[[], Mapping[str, float]], peaks: dict[str, float]) -> None:
-        self.measure, self.peaks = measure, peaks
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._sample)
-
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *error: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-    def _sample(self) -> None:
-        while not self.stop.wait(0.5):
-            for name, value in self.measure().items():
-                self.peaks[name] = max(self.peaks.get(name, 0.0), value)
+# Speed -------------------------------------------------------------------------------------------
 
 
-def memory_mb(parent: int) -> dict[str, float]:
-    """PSS in MB: of the stage's own process, of the largest task's, of the process that lists."""
-    found = {"stage": pss_mb(parent), "task": 0.0, "listing": 0.0}
-    for process in Path("/proc").iterdir():
-        try:
-            if not process.name.isdigit() or not is_below(int(process.name), parent):
-                continue
-            title = (process / "cmdline").read_bytes().decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if title.startswith("ray::write_jobs"):
-            found["listing"] = max(found["listing"], pss_mb(int(process.name)))
-        elif title.startswith("ray::_write_shard"):
-            found["task"] = max(found["task"], pss_mb(int(process.name)))
-    return found
-
-
-def is_below(process: int, ancestor: int) -> bool:
-    """Whether a process was started by another, or by one that was."""
-    while process > 1:
-        stat = Path(f"/proc/{process}/stat").read_text()
-        process = int(stat.rpartition(")")[2].split()[1])
-        if process == ancestor:
-            return True
-    return False
-
-
-def pss_mb(process: int) -> float:
-    """Proportional size of a process in MB."""
-    try:
-        text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return next(int(line.split()[1]) for line in text.splitlines() if line[:4] == "Pss:") / 1024
-
-
-def measure(root: Path, num_cpus: int) -> dict[str, float]:
-    """Run ``run_once`` in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.bench_sharding", "--run", str(root)]
-    done = subprocess.run(
-        [*command, "--cpus", str(num_cpus)], capture_output=True, text=True, check=False
+def measure_speed(root: Path, num_frames: int, rounds: int) -> None:
+    """Shard real-sized frames on one CPU and on two, with Ray and without, and compare."""
+    write_frames(
+        root, num_frames, [(p.jpeg, encode_depth_png(p.depth_units)) for p in make_pairs(64)]
     )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    speeds: dict[tuple[str, int], list[float]] = {}
+    print(f"{num_frames} frames, {FRAMES_A_TASK} a task; frames/s of each run")
+    with ray_of_two(), plain(1) as one, plain(2) as two:
+
+        def by_stage(num_cpus: int) -> float:
+            with one_cpu_held() if num_cpus == 1 else nothing():
+                shard(root, samples_per_shard=2, max_frames=16)
+                count, seconds = shard(root, FRAMES_A_TASK)
+            return count / seconds
+
+        def by_processes(num_cpus: int) -> float:
+            return shard_plainly(root, one if num_cpus == 1 else two, num_frames)
+
+        runs: list[tuple[str, int, Callable[[int], float]]] = [
+            ("plain processes", 1, by_processes),
+            ("plain processes", 2, by_processes),
+            ("the stage", 1, by_stage),
+            ("the stage", 2, by_stage),
+        ]
+        for number in range(rounds):
+            for who, num_cpus, measured in runs if number % 2 == 0 else runs[::-1]:
+                speed = measured(num_cpus)
+                speeds.setdefault((who, num_cpus), []).append(speed)
+                print(f"  round {number + 1}  {who:16} {num_cpus} CPUs {speed:8.1f}", flush=True)
+    gain: dict[str, float] = {}
+    for who in ("plain processes", "the stage"):
+        one_cpu, two_cpus = speeds[who, 1], speeds[who, 2]
+        ratios = [b / a for a, b in zip(one_cpu, two_cpus, strict=True)]
+        gain[who] = statistics.median(ratios)
+        print(
+            f"{who:16} 1 CPU {statistics.median(one_cpu):7.1f}, 2 CPUs "
+            f"{statistics.median(two_cpus):7.1f} frames/s; two beside one, median of pairs: "
+            f"{gain[who]:.2f} times ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+    share = gain["the stage"] / gain["plain processes"]
+    print_target("gain of a second CPU, share of plain processes'", share, MIN_SHARE, at_least=True)
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=100_000)
-    parser.add_argument("--size", default="32x24", help="WIDTHxHEIGHT of the frames")
-    parser.add_argument("--runs", type=int, default=3, help="pairs of runs on one and two CPUs")
-    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--cpus", type=int, default=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.run:
-        print(json.dumps(run_once(options.run, options.cpus)))
-        return
-    width_px, height_px = (int(n) for n in options.size.split("x"))
-    print(f"{options.size} frames, {SAMPLES_PER_SHARD} a shard")
-    heads = ("frames", "CPUs", "frames/s", "stage MB", "task MB", "listing MB")
-    print(("{:>10}" * 3 + "{:>11}" * 3).format(*heads))
-    few = options.frames // 10
-    speeds: dict[int, list[float]] = {1: [], 2: []}
-    small: list[dict[str, float]] = []
+@contextmanager
+def ray_of_two() -> Iterator[None]:
+    """Have a Ray with two CPUs."""
     with tempfile.TemporaryDirectory() as folder:
-        write_frames(Path(folder), few, (height_px, width_px))
-        for num_cpus in (1, 2) * options.runs:  # in turn: the machine's speed may change
-            small.append(measure(Path(folder), num_cpus))
-            speeds[num_cpus].append(report(small[-1], num_cpus))
+        tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db")
+        with open_session(SessionConfig(num_cpus=2, object_store_mb=80), tracking):
+            yield
+
+
+@contextmanager
+def one_cpu_held() -> Iterator[None]:
+    """Keep one of Ray's CPUs from the tasks; the process that holds it sleeps."""
+    import ray
+
     with tempfile.TemporaryDirectory() as folder:
-        write_frames(Path(folder), options.frames, (height_px, width_px))
-        large = measure(Path(folder), 2)
-        report(large, 2)
-    ratios = [two / one for one, two in zip(speeds[1], speeds[2], strict=True)]
-    print(f"two CPUs beside one, median of {options.runs}: {statistics.median(ratios):.2f} times")
+        held, released = Path(folder) / "held", Path(folder) / "released"
+        task = ray.remote(hold).options(num_cpus=1).remote(held, released)
+        while not held.exists():
+            time.sleep(0.05)
+        try:
+            yield
+        finally:
+            released.touch()
+            ray.get(task)
+
+
+def hold(held: Path, released: Path) -> None:
+    """Sleep until a file is there."""
+    held.touch()
+    while not released.exists():
+        time.sleep(0.1)
+
+
+@contextmanager
+def nothing() -> Iterator[None]:
+    """Do nothing."""
+    yield
+
+
+@contextmanager
+def plain(num_processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Have processes that have imported what they need."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
+        yield pool
+
+
+def shard_plainly(root: Path, pool: ProcessPoolExecutor, num_frames: int) -> float:
+    """Write the same shards by processes that know nothing of Ray; return frames per second."""
+    reader = NyuDenseDepth(str(root), val_fraction=0.0)
+    frames = reader.list_frames("train").frames
+    parts = [frames[n : n + FRAMES_A_TASK] for n in range(0, len(frames), FRAMES_A_TASK)]
+    with tempfile.TemporaryDirectory() as folder:
+        writer = ShardWriter(LocalStore(Path(folder) / "store"), reader)
+        list(pool.map(writer_process, [writer] * 4, [[frame] for frame in frames[:4]]))
+        start_s = time.perf_counter()
+        list(pool.map(writer_process, [writer] * len(parts), parts))
+        return num_frames / (time.perf_counter() - start_s)
+
+
+def writer_process(writer: ShardWriter, frames: Sequence[Frame]) -> None:
+    """Do what one of the stage's tasks does."""
+    writer.write("train", frames)
+
+
+# Memory ------------------------------------------------------------------------------------------
+
+
+def measure_memory(root: Path, num_frames: int) -> None:
+    """Shard some small frames and a tenth of them, and compare the peaks."""
+    originals = small_frames()
+    print(f"small frames, {SMALL_FRAMES_A_TASK} a task; largest memory of a process in MB")
+    print(("{:>10}" + "{:>11}" * 4).format("frames", "frames/s", "stage", "a task", "listing"))
+    found = []
+    for count in (num_frames // 10, num_frames):
+        write_frames(root / str(count), count, originals)
+        command = [sys.executable, "-m", "benchmarks.bench_sharding", "--run-small"]
+        done = subprocess.run(
+            [*command, str(root / str(count))], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        got = json.loads(done.stdout.splitlines()[-1])
+        row = "{frames:>10}{speed:>11.0f}{stage:>11.0f}{task:>11.0f}{listing:>11.0f}"
+        print(row.format(**got), flush=True)
+        found.append(got)
     for what in ("stage", "task"):
-        growth = large[what] / max(run[what] for run in small)
+        growth = found[1][what] / found[0][what]
         print_target(f"{what}'s memory at ten times the frames, times", growth, MAX_GROWTH)
 
 
-def report(got: Mapping[str, float], num_cpus: int) -> float:
-    """Print a row and return frames per second."""
-    speed = got["frames"] / got["seconds"]
-    row = "{:>10.0f}{:>10}{:>10.0f}{:>11.0f}{:>11.0f}{:>11.0f}"
-    sizes = (got["stage"], got["task"], got["listing"])
-    print(row.format(got["frames"], num_cpus, speed, *sizes), flush=True)
-    return speed
+def run_small(root: Path) -> dict[str, float]:
+    """Shard small frames by this process and its tasks."""
+    with ray_of_two():
+        shard(root, samples_per_shard=4, max_frames=64)  # imports are there before the peaks
+        with Sampled() as sampled:
+            num_frames, seconds = shard(root, SMALL_FRAMES_A_TASK)
+    return {"frames": num_frames, "speed": num_frames / seconds, **sampled.peaks_mb}
+
+
+def main() -> None:
+    """Measure the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=("speed", "memory"))
+    parser.add_argument("--frames", type=int, default=960, help="of the part speed")
+    parser.add_argument("--rounds", type=int, default=3, help="of the part speed")
+    parser.add_argument("--small-frames", type=int, default=100_000, help="of the part memory")
+    parser.add_argument("--run-small", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run_small:
+        print(json.dumps(run_small(options.run_small)))
+        return
+    for part in options.parts or ("speed", "memory"):
+        with tempfile.TemporaryDirectory() as folder:
+            if part == "speed":
+                measure_speed(Path(folder), options.frames, options.rounds)
+            else:
+                measure_memory(Path(folder), options.small_frames)
 
 
 if __name__ == "__main__":
