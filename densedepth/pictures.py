@@ -102,7 +102,7 @@ def overlay_depth(
     max_m: float,
     radius_px: int = 1,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw measured points in colour over a darkened picture.
+    """Draw measured points in colour over a darkened picture; a dense map lets it shine through.
 
     Args:
         image: the colour picture.
@@ -115,6 +115,8 @@ def overlay_depth(
     shown_m = np.where(source >= 0, depth_m.ravel()[source], 0)
     grey = (image.mean(axis=2, keepdims=True) * 0.6).astype(np.uint8)
     colours = colorize_depth(shown_m, min_m, max_m)
+    if (depth_m > 0).mean() > 0.5:  # nothing of the picture would be left to compare with
+        colours = colours // 2 + grey // 2
     return np.where(source[..., None] >= 0, colours, grey)
 
 

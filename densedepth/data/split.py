@@ -66,12 +66,21 @@ def split_validation(
 
 
 def without_test(listing: Listing, reader: Reader) -> Listing:
-    """Leave out of a training list, and tell, what the reader's test list has too."""
+    """Leave out of a training list, and tell, what the reader's test list has too.
+
+    Raises:
+        EmptySplitError: nothing is left.
+    """
     try:
         tested = {frame.key for frame in reader.list_frames("test").frames}
     except (MissingDataError, EmptySplitError):  # training alone needs no test list
         return listing
     overlap = [frame.key for frame in listing.frames if frame.key in tested]
+    if len(overlap) == len(listing.frames):
+        raise EmptySplitError(
+            f"all {len(overlap)} training frames, the first {overlap[0]!r}, are in the test list "
+            "too: give another train_list or test_list"
+        )
     return Listing(
         tuple(frame for frame in listing.frames if frame.key not in tested),
         (*listing.skipped, *(Skipped(key, "it is in the test list too") for key in overlap)),

@@ -96,6 +96,16 @@ def test_where_points_crowd_the_nearest_is_drawn() -> None:
     np.testing.assert_array_equal(out[4, 3], far)
 
 
+def test_a_dense_map_lets_the_picture_shine_through():
+    depth_m = np.full((8, 8), 5.0, np.float32)
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:, 4:] = 200
+    out = overlay_depth(image, depth_m, 1.0, 50.0)
+    colour = colorize_depth(depth_m, 1.0, 50.0)[0, 0].astype(int)
+    assert (out[:, :4] == colour // 2).all()
+    assert (out[:, 4:] == colour // 2 + 60).all()  # 200 * 0.6 / 2
+
+
 def test_a_panel_has_a_row_for_each_sample() -> None:
     one, three = panel([row()]), panel([row(caption=c) for c in "abc"])
     assert one.shape[1] == three.shape[1] == 4 * 300 + 5 * 6

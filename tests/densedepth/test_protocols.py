@@ -34,6 +34,7 @@ def maps_for(protocol, seed=0, dtype=np.float32):
         ("kitti_raw_lidar", (0.001, 80.0), "strict", False, 697),
         ("kitti_raw_lidar_camera_z", (0.001, 80.0), "strict", False, 697),
         ("kitti_benchmark", (0.001, 80.0), "positive", False, 652),
+        ("whole_image", (0.001, 100.0), "inclusive", False, None),
     ],
 )
 def test_the_constants_are_the_published_ones(name, limits, bounds, flip, num_images):
@@ -309,6 +310,15 @@ def test_a_table_of_a_protocol_collects_its_scores():
 )
 def test_each_published_protocol_is_scored_against_one_kind_of_depth(name, kind):
     assert get_protocol(name).truth_kinds == (kind,)
+
+
+def test_figures_are_told_apart_by_depth_in_these_ranges():
+    edges = {name: protocol.range_edges_m for name, protocol in PROTOCOLS.items()}
+    nyu, kitti = (0.0, 1.0, 2.0, 4.0, 6.0, 10.0), (0.0, 10.0, 20.0, 40.0, 80.0)
+    assert edges.pop("whole_image") == (0.0, 12.5, 25.0, 50.0, 100.0)
+    assert edges.pop("kitti_benchmark") == (*kitti, 256.0)  # 16 bits of 1/256 m reach 256 m
+    for name, found in edges.items():
+        assert found == (nyu if name.startswith("nyu") else kitti), name
 
 
 def test_figures_refer_to_one_kind_of_depth():

@@ -115,6 +115,10 @@ def test_frames_of_the_test_list_neither_train_nor_validate(tmp_path):
     assert [(s.line, s.reason) for s in train.skipped] == [
         (tested.key, "it is in the test list too")
     ]
+    (tmp_path / "test_files.txt").write_text("\n".join(lines))
+    for split in ("train", "val"):
+        with pytest.raises(EmptySplitError, match=r"all 4 training frames.* in the test list too"):
+            reader.list_frames(split)
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
