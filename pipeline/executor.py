@@ -140,14 +140,13 @@ class Execution:
         """Give up a stage whose input failed, or any after a failure."""
         if any(needed in self.failures for needed in node.needs()):
             self.failures[name] = StageFailed(name, "not run: an input failed")
-        elif self.failures and not self.keep_going and not self._states[name].tries:
+            self._set(name, "failed", "not run: an input failed")
+            return True
+        if self.failures and not self.keep_going and not self._states[name].tries:
             first = next(iter(self.failures))
             self._set(name, "left out", f"not begun after {first} failed (see --keep-going)")
             return True
-        else:
-            return False
-        self._set(name, "failed", "not run: an input failed")
-        return True
+        return False
 
     def _decide(self, node: Node) -> Decision:
         inputs = {name: self.records[name] for name in node.needs()}

@@ -97,8 +97,8 @@ def _named(graph: Mapping[str, Node], names: Sequence[str], downstream: bool) ->
         if not fitting:
             known = sorted({*graph, *(n.partition(".")[0] for n in graph)})
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise UsageMistake(f"no stage is called {name!r}; {hint}There are {', '.join(graph)}")
+            there = f"did you mean {close[0]}? There are" if close else "there are"
+            raise UsageMistake(f"no stage is called {name!r}; {there} {', '.join(graph)}")
         found |= fitting
     return downstream_of(graph, found) if downstream else found
 
