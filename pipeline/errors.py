@@ -157,11 +157,11 @@ class CodeEdited(StageFailed):
         shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
         super().__init__(
             stage,
-            f"{shown} {were} edited after the run had begun, so its result would not be that of "
-            "one version of the code and is not recorded. Run the same command again to compute "
-            f"it with the new code; or undo the edit and `python -m pipeline resume {run_id}`, "
-            "which goes on from what was saved. To edit while a run goes on, start it from a copy "
-            "(`git worktree add`)",
+            f"{shown} {were} edited after the run had begun, so the result is not recorded\n"
+            "It would not be that of one version of the code. Run the same command again to "
+            f"compute it with the new code; or undo the edit and `python -m pipeline resume "
+            f"{run_id}`, which goes on from what was saved. To edit while a run goes on, start it "
+            "from a copy of the checkout (`git worktree add`)",
         )
         self.paths = paths
         self.run_id = run_id
