@@ -24,8 +24,6 @@ from pipeline.runs import list_runs
 from tests.pipeline.driven import EDGES, PRESET, RUN, drive
 
 FIGURES = ("best_epoch", "train_seconds", "skipped_steps")
-PUBLISHES = {"new": "put_if_absent", "forced": "replace", "damaged": "replace"}
-"""Case -> how its records are written."""
 SUMMARY = [f"{name}/{figure}" for name in EDGES for figure in FIGURES]
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["tests.pipeline.driven"])
@@ -178,9 +176,11 @@ def test_a_driver_killed_at_any_moment_loses_nothing(case, tmp_path: Path, empty
 
     moments = moments_of(deeds, case == "new")
     for name in works:
-        order = [d for d in deeds if f"/{name}-" in d or f"records/{name}/" in d]
-        assert [deed.split()[0] for deed in order[:3]] == ["put", "half", PUBLISHES[case]], order
-        assert [deed.split()[0] for deed in order[3:]] == ["half"], order
+        digest = records(undisturbed)[name].fingerprint.digest()
+        network, record = f"networks/{name}-{name}", f"records/{name}/{digest}.json"
+        order = [deed for deed in deeds if deed.endswith((network, record))]
+        assert [deed.split()[-1] for deed in order] == [network, network, record, record]
+        assert [deed.startswith("half of ") for deed in order] == [False, True] * 2
         assert {deeds[moment] for moment in moments} >= {*order}
     for pair in (moments[i : i + 2] for i in range(0, len(moments), 2)):
         folders = [begin(f"killed-{moment}") for moment in pair]
