@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from cluster.errors import RayUnavailable, TrackingError
-from cluster.tracking import Tracker, TrackingConfig, tracking_errors
+from cluster.tracking import Tracking, TrackingConfig
+from cluster.tracking_process import Address, Connection
 
 
 class Progress(BaseModel):
@@ -69,11 +70,23 @@ class Beat(BaseModel):
 
 
 class Monitor:
-    """The actor's body; also used as it is where there is no Ray."""
+    """The actor's body; also used as it is where there is no Ray.
 
-    def __init__(self, tracking: TrackingConfig, artifact_root: Path | None = None) -> None:
-        self._config = (tracking, artifact_root)
-        self._tracker: Tracker | None = None
+    Args:
+        tracking: MLflow's server and experiment.
+        artifact_root: where files go with an sqlite URI.
+        process: where MLflow's own process listens; None = this one does what that would do.
+    """
+
+    def __init__(
+        self,
+        tracking: TrackingConfig,
+        artifact_root: Path | None = None,
+        process: Address | None = None,
+    ) -> None:
+        self._tracking = Tracking(tracking, artifact_root)
+        self._process = process
+        self._connection: Connection | None = None
         self._lock = threading.RLock()
         self._progress: dict[str, Progress] = {}
         self._started: dict[str, float] = {}
@@ -124,10 +137,17 @@ class Monitor:
 
     def track(self, method: str, *args: Any) -> Any:
         """Call a method of the tracker, one call at a time."""
-        with self._lock, tracking_errors(self._config[0].uri):
-            if self._tracker is None:
-                self._tracker = Tracker(*self._config)
-            return getattr(self._tracker, method)(*args)
+        with self._lock:
+            if self._process is not None:
+                try:
+                    if self._connection is None:
+                        self._connection = Connection(self._process)
+                    return self._connection.call(method, *args)
+                except (OSError, EOFError):
+                    # It died, or Ray is somebody else's. To do again what it may have done is safe:
+                    # runs are found by their keys, and what MLflow has already is left out.
+                    self._process = None
+            return self._tracking.call(method, *args)
 
 
 class MonitorHandle:
@@ -208,12 +228,6 @@ class MonitorHandle:
     def finish(self, run_id: str, status: str) -> None:
         """End a run as FINISHED, FAILED or KILLED."""
         self._wait("track", "finish", run_id, status)
-
-    def finish_child(
-        self, run_id: str, status: str, parent_id: str, figures: Mapping[str, float]
-    ) -> None:
-        """Log figures of a run to its parent's summary, then end it."""
-        self._wait("track", "finish_child", run_id, status, parent_id, dict(figures))
 
     def finish_left(self, run_ids: Sequence[str]) -> None:
         """End runs whose results stand, where an earlier driver left them open."""

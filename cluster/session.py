@@ -1,13 +1,14 @@
 """A connection to Ray: a cluster that is there, or one started on this machine for the run."""
 
 import contextlib
+import importlib
 import os
 import re
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cluster.errors import RayUnavailable
 from cluster.monitor import Monitor, MonitorHandle
 from cluster.resources import this_node
 from cluster.tracking import TrackingConfig
+from cluster.tracking_process import Address, tracking_process
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
@@ -50,7 +52,9 @@ class SessionConfig(BaseModel):
 class Session:
     """An open connection; stages run as its tasks, on the driver's node."""
 
-    def __init__(self, tracking: TrackingConfig, artifact_root: Path | None) -> None:
+    def __init__(
+        self, tracking: TrackingConfig, artifact_root: Path | None, process: Address | None
+    ) -> None:
         import ray
 
         here, _ = this_node()
@@ -60,7 +64,11 @@ class Session:
         actor = groups.options(num_cpus=0, scheduling_strategy=here, max_restarts=0)
         self._here = here
         self._tasks: dict[Any, Any] = {}
-        self.monitor = MonitorHandle(actor.remote(tracking, artifact_root), remote=True)
+        self.monitor = MonitorHandle(actor.remote(tracking, artifact_root, process), remote=True)
+
+    def prepare(self, module: str) -> None:
+        """Start a process for the first task, and import a module there, without waiting."""
+        self._prepared = self.submit(_import, module)
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Any:
         """Start a function as a task on this node, without claiming a CPU; returns its handle."""
@@ -123,11 +131,20 @@ def sends_code(config: SessionConfig) -> bool:
 
 @contextlib.contextmanager
 def open_session(
-    config: SessionConfig, tracking: TrackingConfig, artifact_root: Path | None = None
+    config: SessionConfig,
+    tracking: TrackingConfig,
+    artifact_root: Path | None = None,
+    module: str | None = None,
 ) -> Iterator[Session]:
     """Connect to Ray, or start it; leave it as it was found.
 
     Inside a Ray job the job's cluster is used whatever the configuration says.
+
+    Args:
+        config: which Ray.
+        tracking: MLflow's server and experiment; without an address nothing is tracked yet.
+        artifact_root: where MLflow's files go with an sqlite URI.
+        module: whose functions will be submitted: what the first task needs is made ready.
 
     Raises:
         RayUnavailable: nothing can be reached there, or it turns this process away.
@@ -136,28 +153,32 @@ def open_session(
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Many small processes on few cores are meant here; Ray would warn of them on the terminal.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
-    import ray
+    with contextlib.ExitStack() as stack:
+        process = None
+        if tracking.uri:  # starts now, for importing Ray takes a while, too
+            process = stack.enter_context(tracking_process(tracking, artifact_root))
+        import ray
 
-    address = cluster_address(config)
-    environment: dict[str, Any] = {
-        "env_vars": {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
-    }
-    if ray.is_initialized():
-        yield Session(tracking, artifact_root)
-        return
-    if address:
-        check_address(address)
-    with _own_signals():
-        try:
-            _connect(config, address, environment)
-        except Exception as error:  # of many kinds, Ray's and the system's, even ValueError
-            ray.shutdown()
-            reason = f"{type(error).__name__}: {str(error).strip() or 'without a word'}"
-            raise RayUnavailable(address or "a Ray started here", reason) from error
-    try:
-        yield Session(tracking, artifact_root)
-    finally:
-        ray.shutdown()
+        if not ray.is_initialized():
+            address = cluster_address(config)
+            if address:
+                check_address(address)
+            with _own_signals():
+                try:
+                    _connect(config, address)
+                except Exception as error:  # of many kinds, Ray's and the system's, even ValueError
+                    ray.shutdown()
+                    reason = f"{type(error).__name__}: {str(error).strip() or 'without a word'}"
+                    raise RayUnavailable(address or "a Ray started here", reason) from error
+            stack.callback(ray.shutdown)
+        session = Session(tracking, artifact_root, process)
+        if module is not None:
+            session.prepare(module)
+        yield session
+
+
+def _import(module: str) -> None:
+    importlib.import_module(module)
 
 
 def check_address(address: str, attempts: int = 3) -> None:
@@ -179,10 +200,12 @@ def check_address(address: str, attempts: int = 3) -> None:
         time.sleep(attempt)
 
 
-def _connect(config: SessionConfig, address: str | None, environment: dict[str, Any]) -> None:
+def _connect(config: SessionConfig, address: str | None) -> None:
     import ray
 
+    variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
     if address:
+        environment: dict[str, Any] = {"env_vars": variables}
         if sends_code(config):
             environment |= {"working_dir": str(PROJECT_ROOT), "excludes": EXCLUDES}
         ray.init(
@@ -193,18 +216,34 @@ def _connect(config: SessionConfig, address: str | None, environment: dict[str, 
         )
     else:
         paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment["env_vars"]["PYTHONPATH"] = os.pathsep.join(paths)
+        variables["PYTHONPATH"] = os.pathsep.join(paths)
         # No one takes this machine away: save each training the process that watches for it.
-        environment["env_vars"]["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
-        _start_here(
-            address="local",  # else Ray joins whatever somebody else started on this machine
-            num_cpus=config.num_cpus,
-            include_dashboard=False,
-            object_store_memory=config.object_store_mb * 2**20,
-            runtime_env=environment,
-            log_to_driver=False,
-            logging_level="error",
-        )
+        variables["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
+        # Given to Ray itself, not as the job's: the processes that it starts with are used then.
+        with _environment(variables):
+            _start_here(
+                address="local",  # else Ray joins whatever somebody else started on this machine
+                num_cpus=config.num_cpus,
+                include_dashboard=False,
+                object_store_memory=config.object_store_mb * 2**20,
+                log_to_driver=False,
+                logging_level="error",
+            )
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Give environment variables to the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

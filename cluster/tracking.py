@@ -147,8 +147,43 @@ def _check_answers(uri: str) -> None:
             time.sleep(attempt)
 
 
+class Tracking:
+    """Calls a tracker that is made at the first call, with errors of our own tree.
+
+    Args:
+        config: server and experiment.
+        artifact_root: where files go with an sqlite URI.
+    """
+
+    def __init__(self, config: TrackingConfig, artifact_root: Path | None = None) -> None:
+        self._config, self._artifact_root = config, artifact_root
+        self._tracker: Tracker | None = None
+
+    def open(self) -> "Tracker":
+        """Return the tracker.
+
+        Raises:
+            TrackingError: MLflow's server or database cannot be used.
+        """
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is imported
+        with tracking_errors(self._config.uri):
+            if self._tracker is None:
+                self._tracker = Tracker(self._config, self._artifact_root)
+            return self._tracker
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Call a method of the tracker.
+
+        Raises:
+            TrackingError: MLflow's server or database cannot be used.
+        """
+        tracker = self.open()
+        with tracking_errors(self._config.uri):
+            return getattr(tracker, method)(*args)
+
+
 class Tracker:
-    """One process's way to MLflow; the monitor's actor holds the only one of a run.
+    """One process's way to MLflow; there is only one of a run.
 
     Args:
         config: server and experiment.
@@ -156,7 +191,6 @@ class Tracker:
     """
 
     def __init__(self, config: TrackingConfig, artifact_root: Path | None = None) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
@@ -317,13 +351,6 @@ class Tracker:
         for run_id in run_ids:
             if self._client.get_run(run_id).info.status != "FINISHED":
                 self.finish(run_id, "FINISHED")
-
-    def finish_child(
-        self, run_id: str, status: str, parent_id: str, figures: Mapping[str, float]
-    ) -> None:
-        """Log figures of a run to its parent's summary, then end it: one call for both."""
-        self.log_summary(parent_id, figures)
-        self.finish(run_id, status)
 
     def finish_all(self, status: str) -> None:
         """End every run that was opened here and has not ended, trials too.

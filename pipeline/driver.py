@@ -37,6 +37,8 @@ STOP_S = 20.0
 """Seconds that MLflow has to note that a run is stopped."""
 SWEEPER = "gc"
 """Stands in the place of a run's id in that lease."""
+FIGURES_EVERY_S = 1.0
+"""Seconds between two copies of stages' figures to the run's."""
 
 
 @dataclass
@@ -70,6 +72,9 @@ class Driver:
     _claims: Claims | None = None
     _log: RunLog | None = None
     _parent_id: str = ""
+    _figures: dict[str, float] = field(default_factory=dict)
+    _copied_at: float = float("-inf")
+    _published: list[StageRecord] = field(default_factory=list)
 
     @property
     def is_open(self) -> bool:
@@ -226,17 +231,28 @@ class Driver:
         self.check_lease()
         self.finish_stage(record)
         stands = patiently(publish_record, self.store, record, instead_of=instead_of)
-        self.release(record.node, record.fingerprint.digest())
+        self._published.append(record)
         return stands
 
     def finish_stage(self, record: StageRecord) -> None:
-        """End a stage's MLflow run; copy its few figures to the run's, where runs are compared."""
-        stage, _, branch = record.node.partition(".")
-        prefix = f"{branch}/" if stage == "evaluate" else f"{record.node}/"
-        figures = {f"{prefix}{name}": value for name, value in record.artifact.summary().items()}
-        self.session.monitor.finish_child(
-            record.mlflow_run_id, "FINISHED", self._parent_id, figures
-        )
+        """End a stage's MLflow run; its few figures go to the run's soon."""
+        self.session.monitor.finish(record.mlflow_run_id, "FINISHED")
+        self._figures |= _figures_of(record)
+
+    def catch_up(self) -> None:
+        """Do what no stage waits for, after those that could begin have begun.
+
+        Claims of published stages are given back: who waits for one sees the record first. Stages'
+        figures are copied to the run's, where runs are compared: those of stages that end within a
+        moment together. ``finish`` copies what an attempt that died did not.
+        """
+        while self._published:
+            done = self._published.pop()
+            self.release(done.node, done.fingerprint.digest())
+        if self._figures and time.monotonic() - self._copied_at >= FIGURES_EVERY_S:
+            self._copied_at = time.monotonic()
+            self.session.monitor.log_summary(self._parent_id, self._figures)
+            self._figures = {}
 
     def fail_stage(self, services: Services, digest: str, reason: str) -> None:
         """End a stage that is not tried again; leave why, for later plans."""
@@ -257,9 +273,13 @@ class Driver:
         cached = {name: r for name, r in records.items() if stages[name].status == "cached"}
         if cached:
             monitor.set_tags(self._parent_id, {"depth.cached": ", ".join(cached)})
-        own = [r.mlflow_run_id for r in cached.values() if r.run_id == self.run_id]
+        own = [r for r in cached.values() if r.run_id == self.run_id]
         if own:  # such as one that had made a damaged object anew, and died
-            monitor.finish_left(own)
+            monitor.finish_left([record.mlflow_run_id for record in own])
+        for record in own:  # an attempt that died may have left them out
+            self._figures |= _figures_of(record)
+        if self._figures:
+            monitor.log_summary(self._parent_id, self._figures)
         monitor.finish(self._parent_id, "FAILED" if failed else "FINISHED")
         self._end("failed" if failed else "finished")
 
@@ -298,3 +318,10 @@ class Driver:
             self.log.flush()
         except ClusterError as error:  # the results are what counts, and they are published
             self.say(f"the run's log could not be written: {error}")
+
+
+def _figures_of(record: StageRecord) -> dict[str, float]:
+    """Return a stage's figures by the names that they have in the pipeline's run."""
+    stage, _, branch = record.node.partition(".")
+    prefix = f"{branch}/" if stage == "evaluate" else f"{record.node}/"
+    return {f"{prefix}{name}": value for name, value in record.artifact.summary().items()}

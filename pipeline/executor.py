@@ -221,6 +221,8 @@ class Execution:
 
     def _collect(self) -> None:
         """Wait a moment; record what ended, look after what runs."""
+        if self.driver.is_open:
+            self.driver.catch_up()
         if not self._running:
             if self._waiting and self.driver.is_open:  # for another driver's stage, or for a retry
                 self.driver.log.save_sometimes()

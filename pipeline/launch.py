@@ -17,7 +17,7 @@ from pipeline.console import RunDisplay
 from pipeline.dag import Node, build_graph
 from pipeline.driver import Driver
 from pipeline.errors import NotReady, UsageMistake
-from pipeline.executor import Execution
+from pipeline.executor import Execution, run_stage
 from pipeline.fingerprint import raw_sources
 from pipeline.output import print_json
 from pipeline.plan import make_plan
@@ -143,7 +143,7 @@ def _drive(
         store=store,
         run_id=config.run_id(),
         open_session=lambda: open_session(
-            config.session, config.tracking, outputs_root() / "mlartifacts"
+            config.session, config.tracking, outputs_root() / "mlartifacts", run_stage.__module__
         ),
         scratch=outputs_root() / "scratch",
         config=config.model_dump(mode="json", by_alias=True),

@@ -14,7 +14,7 @@ from cluster.storage import open_store
 from cluster.tracking import TrackingConfig
 from pipeline.console import RunDisplay
 from pipeline.driver import Driver
-from pipeline.executor import Execution
+from pipeline.executor import Execution, run_stage
 
 
 def main() -> None:
@@ -34,7 +34,9 @@ def main() -> None:
     driver = Driver(
         store=open_store(str(folder / "store")),
         run_id=run_id,
-        open_session=lambda: open_session(session, tracking, folder / "mlartifacts"),
+        open_session=lambda: open_session(
+            session, tracking, folder / "mlartifacts", run_stage.__module__
+        ),
         scratch=folder / "scratch",
         config={"name": run_id},
         tags={"depth.preset": "noop"},

@@ -169,7 +169,7 @@ def drive(
     launch.build_graph = graph
     launch.open_store = lambda url: KillingStore(folder / url)  # type: ignore[assignment]
     session, monitor = (Hanging, SlowMonitor) if hangs else (InProcess, KillingMonitor)
-    launch.open_session = lambda _, tracking, files: contextlib.nullcontext(  # type: ignore
+    launch.open_session = lambda _, tracking, files, module: contextlib.nullcontext(  # type: ignore
         session(monitor(tracking, files))
     )
     sys.exit(cli.main(words))

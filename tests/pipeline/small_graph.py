@@ -47,7 +47,7 @@ class Recorder:
         for method, *args in self.calls:
             if method == "ensure_run":
                 ended[args[0]] = "RUNNING"
-            elif method in ("finish", "finish_child"):
+            elif method == "finish":
                 ended[args[0]] = args[1]
             elif method == "finish_all":
                 ended |= {run: args[0] for run, status in ended.items() if status == "RUNNING"}
