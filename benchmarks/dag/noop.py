@@ -3,16 +3,13 @@
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from pipeline.dag import Node, check_graph
 from stages.artifacts import Checkpoint, EpochRecord
+from stages.recipe import Settings as StageSettings
 
 
-class Settings(BaseModel):
+class Settings(StageSettings):
     """What tells one run's stages from another's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     text: str
 
