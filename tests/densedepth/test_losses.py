@@ -66,6 +66,18 @@ def test_each_masked_term_is_its_formula(share, dtype):
     assert terms.ssim.item() == pytest.approx(ssim, abs=1e-5)
 
 
+def test_one_measured_pixel_in_a_corner_counts_fully():
+    """A window gives its outermost pixel a millionth of its weight."""
+    pred, target = scene(22)
+    valid = torch.zeros_like(target, dtype=torch.bool)
+    valid[0, 0, 0, 0] = valid[1, 0, -1, -1] = True
+    pred[valid] = 5 * target[valid] + 100
+    terms = DepthLoss(NYU_MAX_TARGET)(pred.float(), target.float(), valid)
+    ssim = reference.ssim_loss(*planes(pred, target, valid), NYU_MAX_TARGET)
+    assert ssim > 0.2
+    assert terms.ssim.item() == pytest.approx(ssim, abs=1e-5)
+
+
 def test_ssim_is_scikit_images():
     pred, target = scene(5, num_images=1, height=24, width=30)
     p, t = planes(pred, target)
@@ -184,6 +196,15 @@ def test_loss_and_derivative_are_finite_for_any_finite_input(case, share):
         if share == 1.0:
             assert terms.total == 0
             assert derivative.count_nonzero() == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "counted"), [(9e7, 9e7), (-9e7, -9e7), (1e30, 1e8), (-1e30, -1e8)]
+)
+def test_only_what_is_a_million_times_beyond_the_range_is_cut_off(value, counted):
+    target = torch.ones(1, 1, 12, 12)
+    terms = DepthLoss(NYU_MAX_TARGET)(torch.full_like(target, value), target)
+    assert terms.l1.item() == pytest.approx(abs(counted - 1), rel=1e-6)
 
 
 def far_outside_the_range(kind: str):

@@ -228,6 +228,14 @@ def test_the_description_says_everything_that_decides_a_figure(protocol):
     assert "no mirror averaging" in protocol.with_flip_average(False).describe()
 
 
+@pytest.mark.parametrize("name", ["nyu_densedepth", "nyu_eigen"])
+def test_the_box_that_a_description_names_is_the_one_that_is_scored(name):
+    protocol = get_protocol(name)
+    top, bottom, left, right = protocol.crop_box(480, 640)
+    rows_and_columns = f"rows {top}..{bottom - 1}, columns {left}..{right - 1} of 480x640"
+    assert f"{rows_and_columns} ({bottom - top}x{right - left})" in protocol.describe()
+
+
 def test_a_protocol_is_json():
     data = get_protocol("kitti_benchmark").as_dict()
     again = json.loads(json.dumps(data))
