@@ -111,6 +111,15 @@ def test_an_image_scored_twice_is_refused():
         table.update("image-0", image_metrics(*images["image-0"], range_edges_m=EDGES))
     with pytest.raises(ValueError, match="2 images would be counted twice"):
         table.merge(table_of(images))
+    pred, gt, valid = images["image-0"]
+    hole = image_metrics(pred, gt, np.zeros_like(valid), range_edges_m=EDGES)
+    table.update("hole", hole)
+    with pytest.raises(ValueError, match="counted twice, first 'hole'"):
+        table.update("hole", hole)
+    other = MetricTable("nyu_eigen", EDGES)
+    other.update("hole", hole)
+    with pytest.raises(ValueError, match="1 images would be counted twice, first 'hole'"):
+        table.merge(other)
 
 
 def test_tables_of_different_protocols_do_not_merge():
@@ -162,3 +171,21 @@ def test_intervals_enclose_the_value_of_both_aggregations():
     for aggregation, intervals in table.intervals(200).items():
         for name, interval in intervals.items():
             assert interval.low < summary[aggregation][name] < interval.high
+
+
+def test_intervals_are_those_of_data_sets_of_drawn_images():
+    """Each resample is scored anew from its images' pixels, in both aggregations."""
+    images = pairs_of(5)
+    generator, resampled = np.random.default_rng(3), {name: [] for name in AGGREGATIONS}
+    for _ in range(40):
+        drawn = [images[f"image-{i}"] for i in generator.integers(5, size=5)]
+        single = [image_reference(*image)["rmse"] for image in drawn]
+        resampled["per_image_mean"].append(np.mean(single))
+        pixels = [pair for image in drawn for pair in pixel_pairs(*image)]
+        resampled["pooled"].append(metrics_of_pairs(pixels)["rmse"])
+    found = table_of(images).intervals(40, seed=3)
+    for aggregation, values in resampled.items():
+        interval = found[aggregation]["rmse"]
+        assert interval.level == 0.95
+        expected = np.quantile(values, [0.025, 0.975])
+        np.testing.assert_allclose([interval.low, interval.high], expected, rtol=1e-9)
