@@ -1,7 +1,7 @@
 """Look after stored data sets: ``python -m pipeline shards info|verify|repair|preview|export``.
 
-The data sets are those that a preset's runs have sharded. Exit codes: 0 all is well, 1 something
-is damaged, 2 a mistake in the command line, 5 the store fails.
+The data sets are all that the store holds, or those of a preset. Exit codes: 0 all is well, 1
+something is damaged, 2 a mistake in the command line, 5 the store fails.
 """
 
 import argparse
@@ -65,7 +65,10 @@ def _parser() -> argparse.ArgumentParser:
         "samples; write plain PNG depth",
     )
     parser.add_argument(
-        "preset", nargs="?", default="demo", help=f"{', '.join(preset_names())}, or a .toml file"
+        "preset",
+        nargs="?",
+        help=f"the data sets of {', '.join(preset_names())} or a .toml file; left out: all that "
+        "the store holds",
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="such as store=s3://bucket/prefix"
@@ -96,10 +99,12 @@ def _data_sets(options: argparse.Namespace) -> tuple[ObjectStore, dict[str, Stag
             store = open_store(options.store)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        nodes = sorted({key.split("/")[1] for key in store.list_keys("records/shard.")})
+        nodes = _all_nodes(store)
+    elif options.preset is None or "=" in options.preset:
+        overrides = [options.preset, *options.overrides] if options.preset else []
+        store = open_store(load_config("demo", overrides).store)
+        nodes = _all_nodes(store)
     else:
-        if "=" in options.preset:
-            options.preset, options.overrides = "demo", [options.preset, *options.overrides]
         config = load_config(options.preset, options.overrides)
         store, nodes = open_store(config.store), [f"shard.{name}" for name in config.shard]
     found = {n.partition(".")[2]: r for n in nodes if (r := latest_record(store, n)) is not None}
@@ -118,6 +123,11 @@ def _data_sets(options: argparse.Namespace) -> tuple[ObjectStore, dict[str, Stag
 def _shards(record: StageRecord) -> ShardSet:
     assert isinstance(record.artifact, ShardSet), "the record of a shard stage"
     return record.artifact
+
+
+def _all_nodes(store: ObjectStore) -> list[str]:
+    """Name the nodes whose data sets a store holds."""
+    return sorted({key.split("/")[1] for key in store.list_keys("records/shard.")})
 
 
 def _info(options: argparse.Namespace, store: ObjectStore, records: Mapping[str, Any]) -> int:

@@ -214,6 +214,12 @@ def test_a_preset_names_the_store_and_the_data_sets(store, tmp_path: Path):
     assert "rooms: all 10 samples" in shown.stdout
 
 
+@pytest.mark.parametrize("arguments", [[], ["store=outputs:store"]])
+def test_without_a_preset_all_data_sets_of_the_store_are_looked_after(store, capsys, arguments):
+    assert main(["verify", *arguments]) == 0
+    assert "rooms: all 10 samples" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "x"])
 def test_a_wrong_number_of_samples_is_refused(text: str, capsys):
     assert main(["preview", "--samples", text]) == 2
