@@ -1,0 +1,62 @@
+"""Batches on their way to a device: every depth step arrives as the CPU has it."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from densedepth.data.batch import PackedBatch
+from densedepth.device_feed import ahead_on_device
+
+SIZE_PX = (256, 256)
+
+
+def packed(number: int) -> PackedBatch:
+    """A batch of one map that has every step of 16 bits once, and one picture's noise."""
+    steps = torch.arange(2**16, dtype=torch.int32).roll(number).to(torch.uint16)
+    noise = torch.Generator().manual_seed(number)
+    pixels = torch.randint(0, 256, (1, *SIZE_PX, 3), dtype=torch.uint8, generator=noise)
+    return PackedBatch(
+        keys=(f"sample{number}",),
+        image=pixels.permute(0, 3, 1, 2),
+        depth_units=steps.view(1, *SIZE_PX),
+        has_holes=True,
+        steps_per_m=torch.tensor([1000.0]),
+        depth_m=None,
+        sample_seeds=torch.tensor([number]),
+        target_size_px=SIZE_PX,
+    )
+
+
+def batches(count: int, *, pinned: bool = False) -> Iterator[PackedBatch]:
+    for number in range(count):
+        yield packed(number).pin_memory() if pinned else packed(number)
+
+
+def test_for_the_cpu_batches_are_passed_on_as_they_are():
+    given = list(batches(3))
+    passed = list(ahead_on_device(given, torch.device("cpu")))
+    assert all(a is b for a, b in zip(given, passed, strict=True))
+
+
+def test_every_step_of_16_bits_becomes_its_metres():
+    depth_m = packed(0).to(torch.device("cpu")).depth_m
+    expected = torch.arange(2**16, dtype=torch.float32) / 1000
+    assert torch.equal(depth_m.flatten(), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("pinned", [False, True])
+def test_steps_and_pictures_arrive_on_a_gpu_as_the_cpu_has_them(pinned):
+    # PyTorch has uint16 for few operations. These three: pinning, copying, making floats.
+    device = torch.device("cuda")
+    found = list(ahead_on_device(batches(5, pinned=pinned), device))
+    assert [batch.keys for batch in found] == [(f"sample{n}",) for n in range(5)]
+    for number, batch in enumerate(found):
+        expected = packed(number).to(torch.device("cpu"))
+        assert batch.image.is_cuda
+        assert torch.equal(batch.image.cpu(), expected.image)
+        assert torch.equal(batch.valid.cpu(), expected.valid)
+        torch.testing.assert_close(batch.depth_m.cpu(), expected.depth_m, rtol=1e-6, atol=0)
+        assert batch.sample_seeds.tolist() == [number]
