@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cache import NodeCache
+from cluster.cache import NodeCache, _fetcher
 from cluster.cache_space import CacheSpace, limit_from_environment
 from cluster.errors import NoSpaceLeft, ObjectCorrupt, ObjectMissing, StoreUnwritable
 from cluster.local_store import LocalStore
@@ -210,6 +210,33 @@ def test_prefetching_brings_an_object_in_the_background(remote: RemoteStore, tmp
     assert sorted(remote.downloads) == ["a", "b", "c"]
 
 
+def test_what_went_after_it_was_prefetched_is_prefetched_again(
+    remote: RemoteStore, tmp_path: Path
+):
+    first, second = put(remote, "a", "b")
+    cache = NodeCache(remote, tmp_path / "cache", 1000)
+    cache.prefetch(first)
+    wait_until(lambda: kept(tmp_path / "cache") == {first.sha256})
+    content(cache, second)
+    wait_until(lambda: not _fetcher(os.getpid()).known)
+    cache.prefetch(first)
+    wait_until(lambda: kept(tmp_path / "cache") == {first.sha256})
+    assert remote.downloads == ["a", "b", "a"]
+
+
+def test_finding_an_object_ahead_of_use_does_not_count_as_its_use(
+    remote: RemoteStore, tmp_path: Path
+):
+    first, second, third = put(remote, "a", "b", "c")
+    cache = NodeCache(remote, tmp_path / "cache", 2000)
+    for ref in (first, second):
+        content(cache, ref)
+        time.sleep(0.02)
+    cache.bring(first)
+    content(cache, third)
+    assert kept(tmp_path / "cache") == {second.sha256, third.sha256}
+
+
 def test_prefetching_takes_the_place_of_what_was_used_and_not_of_what_is_awaited(
     remote: RemoteStore, tmp_path: Path
 ):
@@ -309,6 +336,9 @@ def test_without_a_limit_half_of_the_disk_is_left_free(
     for ref in put(remote, *"abcdefgh", size_bytes=100_000):
         content(cache, ref)
     assert 3 <= len(kept(folder)) <= 5
+    (large,) = put(remote, "i", size_bytes=700_000)
+    assert content(cache, large) == b"i" * 700_000, "it has to come, whatever the share"
+    assert kept(folder) == {large.sha256}
 
 
 def test_a_folder_that_cannot_be_made_is_named(remote: RemoteStore, tmp_path: Path):

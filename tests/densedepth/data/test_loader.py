@@ -13,12 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from densedepth.augment import sample_seed
+from densedepth.data import batch_reader
 from densedepth.data import order as order_module
 from densedepth.data.batch import Batch, PackedBatch
+from densedepth.data.batch_reader import BatchPlan, BatchReader
 from densedepth.data.depth_codec import pack_depth, unpack_depth
 from densedepth.data.encode import encode_image_png
 from densedepth.data.loader import BatchLoader, TrainBatches, ValidationBatches, read_samples
-from densedepth.data.order import EpochOrder
+from densedepth.data.order import EpochOrder, Places
 from densedepth.data.shard_source import LocalShards, OpenShard, ShardList
 from densedepth.data.shards import write_shard
 from densedepth.errors import CorruptShardError
@@ -78,8 +80,8 @@ def epoch_keys(shards: ShardList, world_size: int = 1, processes: int = 0, **cha
 
 def test_any_number_of_ranks_sees_the_same_global_batches(shards):
     one = epoch_keys(shards)
-    assert epoch_keys(shards, 2) == one
-    assert epoch_keys(shards, 4) == one
+    for world_size in (2, 3, 4):  # three share four: parts of one and of two
+        assert epoch_keys(shards, world_size) == one
     assert len(one) == NUM_SAMPLES // 4
     keys = sum(one, ())
     assert len(set(keys)) == len(keys) == 20
@@ -87,7 +89,7 @@ def test_any_number_of_ranks_sees_the_same_global_batches(shards):
 
 def test_loader_processes_do_not_change_the_order(shards):
     one = epoch_keys(shards)
-    assert epoch_keys(shards, 2, processes=2) == one
+    assert epoch_keys(shards, 3, processes=2) == one
     assert epoch_keys(shards, 1, processes=1) == one
 
 
@@ -193,7 +195,7 @@ def test_a_stopped_run_goes_on_with_the_next_sample_on_any_number_of_workers(siz
 @settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(
     cuts=st.lists(st.integers(1, NUM_SAMPLES - 1), max_size=4, unique=True),
-    world_size=st.sampled_from([1, 2, 4]),
+    world_size=st.integers(1, 4),
     processes=st.integers(0, 2),
     next_sample=st.integers(0, NUM_SAMPLES),
 )
@@ -235,6 +237,41 @@ def test_a_rank_opens_only_the_shards_of_its_own_samples(tmp_path: Path):
         assert watched.fetched == watched.opened
         opened += watched.opened
     assert sorted(opened) == [0, 1, 2, 3]
+
+
+def test_a_reader_closes_the_shard_it_used_longest_ago_and_has_it_fetched_again(
+    shards, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(batch_reader, "MAX_OPEN_SHARDS", 2)
+    opened: list[OpenShard] = []
+    fetched: list[int] = []
+
+    @dataclass(frozen=True)
+    class Watched:
+        inner: LocalShards
+
+        def open_shard(self, number: int) -> OpenShard:
+            opened.append(self.inner.open_shard(number))
+            return opened[-1]
+
+        def prefetch(self, numbers: Sequence[int]) -> None:
+            fetched.extend(numbers)
+
+    reader = BatchReader(replace(shards, source=Watched(shards.source)), (32, 64))
+    first = BatchPlan(Places(np.array([0]), np.array([1])), (0,))
+    for _ in range(2):
+        reader.announce(first)
+    keys = [reader.read(shard, 1).key for shard in (0, 1, 0, 2, 0, 1)]
+    assert keys == ["s01", "s09", "s01", "s17", "s01", "s09"]
+    assert [shard.name[-5:] for shard in opened] == ["0.tar", "1.tar", "2.tar", "1.tar"]
+    assert [shard.file.closed for shard in opened] == [False, True, True, False]
+    reader.announce(first)
+    assert fetched == [0], "it is open"
+    reader.read(2, 1)
+    reader.announce(first)
+    assert fetched == [0, 0]
+    reader.close()
+    assert all(shard.file.closed for shard in opened)
 
 
 def test_part_of_the_samples_can_be_asked_for(shards):
@@ -298,12 +335,13 @@ def test_one_map_with_a_hole_among_whole_ones_keeps_its_hole(tmp_path: Path, pro
             torch.testing.assert_close(depth_m, expected_m)
 
 
-def test_a_batch_that_is_kept_is_not_written_over(shards):
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_batch_that_is_kept_is_not_written_over(shards, processes: int):
     """More batches are kept than there are slots, and all hold what they held."""
     kept = [
         batch
         for epoch in range(3)
-        for batch in BatchLoader(batches(shards, epoch=epoch), loader_processes=1)
+        for batch in BatchLoader(batches(shards, epoch=epoch), loader_processes=processes)
     ]
     for packed in kept:
         assert_holds_what_its_keys_say(packed.to(CPU))

@@ -53,6 +53,7 @@ def test_seeds_and_epochs_have_orders_of_their_own():
     sizes = [10] * 10
     orders = {tuple(whole(EpochOrder(sizes, seed, epoch))) for seed in (0, 1) for epoch in (0, 1)}
     assert len(orders) == 4
+    assert whole(EpochOrder(sizes, 1 + 2**32, 0)) != whole(EpochOrder(sizes, 1, 0))
     assert whole(EpochOrder(sizes, 1, 0)) == whole(EpochOrder(np.array(sizes), 1, 0))
 
 
