@@ -214,10 +214,11 @@ def test_a_preset_names_the_store_and_the_data_sets(store, tmp_path: Path):
     assert "rooms: all 10 samples" in shown.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["store=outputs:store"]])
-def test_without_a_preset_all_data_sets_of_the_store_are_looked_after(store, capsys, arguments):
-    assert main(["verify", *arguments]) == 0
+def test_without_a_preset_all_data_sets_of_the_store_are_looked_after(store, tmp_path, capsys):
+    assert main(["verify"]) == 0
     assert "rooms: all 10 samples" in capsys.readouterr().out
+    assert main(["verify", f"store={tmp_path / 'elsewhere'}"]) == 2
+    assert "elsewhere has no sharded data set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x"])
