@@ -36,13 +36,14 @@ def safe_key(text: str) -> str:
     """Make a key that every WebDataset reader keeps whole: letters, digits, ``_`` and ``-``.
 
     WebDataset cuts a member's name at its first dot, and raw NYU names have dots. What is longer
-    than ``MAX_KEY_LENGTH`` ends in a digest of the whole.
+    than ``MAX_KEY_LENGTH`` ends in a digest of the whole; of a name in another alphabet, in which
+    no letter is left, the digest is all.
     """
     key = _UNSAFE.sub("-", text).strip("-")
-    if len(key) <= MAX_KEY_LENGTH:
+    if 0 < len(key) <= MAX_KEY_LENGTH:
         return key
     digest = hashlib.sha256(text.encode()).hexdigest()[:20]
-    return f"{key[: MAX_KEY_LENGTH - 21]}-{digest}"
+    return f"{key[: MAX_KEY_LENGTH - 21]}-{digest}" if key else digest
 
 
 @dataclass(frozen=True)

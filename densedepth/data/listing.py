@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from densedepth.errors import DataError, EmptySplitError, MissingDataError
-from densedepth.sample import Frame, Listing, Skipped, safe_key
+from densedepth.sample import MAX_KEY_LENGTH, Frame, Listing, Skipped, safe_key
 
 
 class FolderIndex:
@@ -66,7 +66,8 @@ class ListingBuilder:
         frame = Frame(key, scene, image_path, depth_path, focal_px)
         before = self._frames.get(key)
         if before is not None and before.image_path != image_path:
-            key = f"{key}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+            digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+            key = f"{key[: MAX_KEY_LENGTH - 9]}-{digest}"
             frame = Frame(key, scene, image_path, depth_path, focal_px)
             before = self._frames.get(key)
         if before is not None:

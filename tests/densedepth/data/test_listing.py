@@ -1,3 +1,4 @@
+import re
 from typing import Literal
 
 import pytest
@@ -12,7 +13,7 @@ from densedepth.data.listing import (
     require_frames,
 )
 from densedepth.errors import DataError, EmptySplitError, MissingDataError
-from densedepth.sample import Listing, Skipped
+from densedepth.sample import MAX_KEY_LENGTH, Listing, Skipped
 
 
 def test_files_are_found_with_one_scan_per_folder(tmp_path):
@@ -38,6 +39,25 @@ def test_keys_are_safe_and_unique_and_repetitions_are_skipped(tmp_path):
     assert keys[0] == "a-b-c"
     assert all(key.startswith("a-b-c-") and len(key) == 14 for key in keys[1:])
     assert listing.skipped == (Skipped("line a/b.c", "listed before"),)
+
+
+@pytest.mark.parametrize("length", [70, 71, 72, 80, 81, 200])
+def test_keys_that_meet_stay_as_short_as_a_tar_needs_them(tmp_path, length: int):
+    builder = ListingBuilder()
+    for name in ("a/".ljust(length, "x"), "a ".ljust(length, "x")):
+        builder.add(name, name, "s", tmp_path / name, tmp_path / name)
+    keys = [frame.key for frame in builder.build().frames]
+    assert len(set(keys)) == 2
+    assert all(len(key) <= MAX_KEY_LENGTH for key in keys)
+
+
+def test_names_in_other_alphabets_have_keys_of_their_own(tmp_path):
+    builder = ListingBuilder()
+    for name in ("\u043a\u0430\u0434\u0440", "\u5199\u771f", "..."):
+        builder.add(name, name, "s", tmp_path / name, tmp_path / name)
+    keys = [frame.key for frame in builder.build().frames]
+    assert len(set(keys)) == 3
+    assert all(re.fullmatch("[A-Za-z0-9_-]{1,80}", key) for key in keys)
 
 
 def test_lists_are_read_whatever_made_them(tmp_path):

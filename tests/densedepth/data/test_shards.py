@@ -132,11 +132,13 @@ def test_a_flipped_bit_anywhere_in_a_sample_names_shard_and_key(tar: Path, place
 def test_a_cut_tar_is_found_inside_a_sample_and_between_two(tar: Path):
     index = index_shard(tar)
     whole = tar.read_bytes()
-    for end in (index.entries[3].offset + 900, index.entries[3].offset, len(whole) - 10240):
+    last = index.entries[3]
+    end_of_samples = last.offset + last.span_bytes
+    for end in (last.offset + 900, last.offset, end_of_samples, end_of_samples + 512):
         tar.write_bytes(whole[:end])
         with pytest.raises(CorruptShardError, match=r"s\.tar"):
             index_shard(tar)
-    tar.write_bytes(whole[: index.entries[3].offset])
+    tar.write_bytes(whole[: last.offset])
     with pytest.raises(CorruptShardError, match=r"s\.tar: sample k+ ends after 0 of \d+ bytes"):
         read_all(tar, index)
 
