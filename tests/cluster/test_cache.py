@@ -210,9 +210,7 @@ def test_prefetching_brings_an_object_in_the_background(remote: RemoteStore, tmp
     assert sorted(remote.downloads) == ["a", "b", "c"]
 
 
-def test_what_went_after_it_was_prefetched_is_prefetched_again(
-    remote: RemoteStore, tmp_path: Path
-):
+def test_what_went_after_it_was_prefetched_is_prefetched_again(remote: RemoteStore, tmp_path: Path):
     first, second = put(remote, "a", "b")
     cache = NodeCache(remote, tmp_path / "cache", 1000)
     cache.prefetch(first)

@@ -60,7 +60,7 @@ def test_a_faulty_line_and_a_killed_server_give_the_same_network_and_no_secret_i
         *(str(near / "mini.toml"), "--to", "train", f"store={url}"),
         f"shard.nyu.root={near / 'raw/rooms'}",
         *("train.nyu.max_failures=0", "execution.max_retries=0"),  # the reading itself goes on
-        "train.nyu.loader_processes=1",
+        *("train.nyu.loader_processes=1", "train.nyu.profile_steps=0"),
     )
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(pipeline, tmp_path / "far", *command)
