@@ -23,6 +23,7 @@ import webdataset
 
 from benchmarks.loader_peers import PER_SHARD, STEPS_PER_M, as_sample, packed_bytes
 from benchmarks.pairs import Pair, make_pairs
+from benchmarks.target import print_target
 from densedepth.data.encode import encode_depth_png, encode_sample
 from densedepth.data.shards import write_shard
 from densedepth.sample import EncodedSample
@@ -176,6 +177,9 @@ def main() -> None:
             f"{name:38}{len(pairs) / middle:10.0f}{cpu_ms:14.2f}{size_mb[name]:8.1f}"
             f"{middle / ours:9.2f} x"
         )
+    peers = [statistics.median(times) for name, times in seconds.items() if ", pcodec" in name]
+    share = min(peers) / ours
+    print_target("speed beside the best peer with the same codec", share, 0.9, at_least=True)
 
 
 if __name__ == "__main__":
