@@ -196,7 +196,7 @@ def run_trial(config: dict[str, Any], payload: dict[str, Any]) -> None:
     services.log_params({"study": name, "seed": seed, "recipe": recipe.model_dump()})
     try:
         trained = run_trainer(
-            lambda: make_trainer(train_worker, job, services), services.store.url_of("ray")
+            lambda: make_trainer(train_worker, job, services), services.store
         ).return_value
     except Exception:
         services.monitor.finish(services.run_id, "FAILED")

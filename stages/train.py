@@ -53,9 +53,7 @@ def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint
     shards.log_use(services, ("train", "val"))
     services.progress(0, 0, "steps", f"waiting for {config.num_workers} workers to start")
     with watched(services, config.stalled_after_s):
-        result = run_trainer(
-            lambda: make_trainer(train_worker, job, services), services.store.url_of("ray")
-        )
+        result = run_trainer(lambda: make_trainer(train_worker, job, services), services.store)
     artifact = keep_network(job, services, result)
     services.log_metrics([(0, artifact.summary())])
     history = [record.model_dump() for record in artifact.epochs]

@@ -14,6 +14,7 @@ from cluster.errors import ClusterError, StoreUnavailable, from_os_error
 from cluster.placement import release_orphans
 from cluster.resources import cluster_resources
 from cluster.services import Services
+from cluster.storage import ObjectStore
 from densedepth.errors import DepthError
 from stages.artifacts import ShardSet
 from stages.protocol_names import checked_protocol
@@ -207,7 +208,7 @@ def check_cpus(needed: float, what: str) -> None:
         )
 
 
-def run_trainer(make: Callable[[], Any], store_url: str) -> Any:
+def run_trainer(make: Callable[[], Any], store: ObjectStore) -> Any:
     """Make a trainer and run it to its end; a worker's own error comes out as itself.
 
     Ray would show a traceback of its own. Of several ranks' errors the one that names a cause is
@@ -216,13 +217,17 @@ def run_trainer(make: Callable[[], Any], store_url: str) -> Any:
 
     Args:
         make: as ``make_trainer``.
-        store_url: for messages about the store.
+        store: where Ray keeps the training.
+
+    Raises:
+        StoreUnavailable: the store did not answer for ``PATIENCE_S``.
     """
     gone_since_s, pause_s = time.monotonic(), 1.0
     while True:
         began_s = time.monotonic()
         try:
-            return _fit(make(), store_url)
+            store.stat("ray")  # a moment; a controller that fails for it takes many
+            return _fit(make(), store.url_of("ray"))
         except StoreUnavailable:
             now_s = time.monotonic()
             if now_s - began_s > WORKED_S:

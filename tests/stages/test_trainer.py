@@ -13,6 +13,23 @@ from stages.train import TrainConfig
 from stages.trainer import PATIENCE_S, ScalingSettings, run_trainer, tries_within, use_gpu
 
 
+class Store:
+    """Stands for a store that does not answer so many times."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+
+    def stat(self, key: str) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+    def url_of(self, key: str) -> str:
+        return f"s3://b/{key}"
+
+
+STORE = Store()
+
+
 class Failing:
     """Stands for a trainer whose workers fail."""
 
@@ -26,14 +43,14 @@ class Failing:
 def test_the_error_that_names_a_cause_comes_out():
     failures = {0: ConnectionError("peer lost"), 1: WeightsError("no file /x.pth: set weights")}
     with pytest.raises(WeightsError, match=r"no file /x\.pth"):
-        run_trainer(lambda: Failing(failures), "s3://b/ray")
+        run_trainer(lambda: Failing(failures), STORE)
 
 
 def test_without_a_named_cause_the_first_ranks_error_comes_out():
     with pytest.raises(ConnectionError, match="first"):
         run_trainer(
             lambda: Failing({1: ConnectionError("second"), 0: ConnectionError("first")}),
-            "s3://b/ray",
+            STORE,
         )
 
 
@@ -138,13 +155,24 @@ def while_it_begins(error: Exception = GONE) -> Exception:
 @pytest.mark.parametrize("failure", [while_it_works, while_it_begins])
 def test_a_controller_that_lost_the_store_goes_on_when_it_is_back(now, failure):
     errors = [failure() for _ in range(6)]
-    assert run_trainer(lambda: Recovering(errors), "s3://b/ray") == "done"
+    assert run_trainer(lambda: Recovering(errors), STORE) == "done"
     assert now.slept == [1, 2, 4, 8, 15, 15]
+
+
+def test_no_controller_is_started_for_a_store_that_does_not_answer(now):
+    store, made = Store(*(StoreUnavailable("s3://b", "gone") for _ in range(3))), []
+
+    def make():
+        made.append(now.time_s)
+        return Recovering([])
+
+    assert run_trainer(make, store) == "done"
+    assert (now.slept, len(made)) == ([1, 2, 4], 1)
 
 
 def test_a_store_that_stays_away_ends_the_training(now):
     with pytest.raises(StoreUnavailable, match=r"s3://b/ray: .*NETWORK_CONNECTION"):
-        run_trainer(lambda: Recovering([while_it_begins()]), "s3://b/ray")
+        run_trainer(lambda: Recovering([while_it_begins()]), STORE)
     assert PATIENCE_S < sum(now.slept) < PATIENCE_S + 30
 
 
@@ -156,7 +184,7 @@ def test_after_days_of_training_a_store_is_waited_for_as_at_its_beginning(now):
             now.time_s += 1e5
         return Recovering(errors)
 
-    assert run_trainer(make, "s3://b/ray") == "done"
+    assert run_trainer(make, STORE) == "done"
     assert now.slept == [1, 2, 1, 2]
 
 
@@ -165,7 +193,7 @@ def test_after_days_of_training_a_store_is_waited_for_as_at_its_beginning(now):
 )
 def test_a_controller_that_died_of_something_else_is_told_as_ray_tells_it(now, error):
     with pytest.raises(ActorDiedError):
-        run_trainer(lambda: Recovering([error]), "s3://b/ray")
+        run_trainer(lambda: Recovering([error]), STORE)
     assert now.slept == []
 
 
@@ -179,4 +207,4 @@ def test_a_controller_that_died_of_something_else_is_told_as_ray_tells_it(now, e
 )
 def test_what_waiting_cannot_cure_comes_out_of_the_controller_at_once(error, expected, message):
     with pytest.raises(expected, match=message):
-        run_trainer(lambda: Recovering([ray.train.ControllerError(error)]), "s3://b/ray")
+        run_trainer(lambda: Recovering([ray.train.ControllerError(error)]), STORE)
