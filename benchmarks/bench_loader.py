@@ -215,6 +215,8 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    if options.num_images <= peers.PER_SHARD:
+        parser.error(f"--num-images is at most {peers.PER_SHARD}: two processes need two shards")
     rows = _installed()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
