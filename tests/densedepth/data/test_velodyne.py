@@ -70,6 +70,10 @@ def test_calibration_is_read_for_each_camera(tmp_path):
     assert left.centre_px == (20, 12)
     np.testing.assert_allclose(left.velodyne_to_image @ [10.27, 0, 0, 1], [200, 120, 10])
     np.testing.assert_allclose(right.velodyne_to_image @ [10.27, 0, 0, 1], [184, 120, 10])
+    cameras = tmp_path / "calib_cam_to_cam.txt"
+    lines = [line for line in cameras.read_text().splitlines() if "P_rect_02" not in line]
+    cameras.write_text("\n".join([*lines, "P_rect_02: 30 0 20 0 0 31 12 0 0 0 1 0"]))
+    assert read_calibration(tmp_path, 2).focal_px == (30, 31)
 
 
 def test_calibration_that_is_missing_or_damaged_is_named(tmp_path):
@@ -110,9 +114,13 @@ def test_halves_are_rounded_to_the_even_neighbour():
     # u = y, v = z, depth 1: positions can be given exactly.
     matrix = np.array([[0, 1.0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     camera = Calibration(matrix, (8, 8), (1.0, 1.0), (0.0, 0.0))
-    points = np.array([[3, 2.5, 1, 0], [3, 3.5, 1, 0], [3, 4.5, 1, 0]], dtype=np.float32)
-    depth_m = project_velodyne(points, camera, (8, 8), "velodyne_x")
-    assert np.argwhere(depth_m).tolist() == [[0, 1], [0, 3]]  # 2, and 4 twice; minus 1
+    for halves in ([2.5, 1], [3.5, 1], [4.5, 1]), ([1, 2.5], [1, 3.5], [1, 4.5]):
+        points = np.array([[3, *position, 0] for position in halves], dtype=np.float32)
+        depth_m = project_velodyne(points, camera, (8, 8), "velodyne_x")
+        found = depth_m if halves[0][0] == 2.5 else depth_m.T
+        assert np.argwhere(found).tolist() == [[0, 1], [0, 3]]  # 2, and 4 twice; minus 1
+    beside = np.array([[0, 6, 7, 0], [-1e-6, 3, 3, 0]], dtype=np.float32)  # x = 0 is not behind
+    assert np.argwhere(project_velodyne(beside, camera, (8, 8))).tolist() == [[6, 5]]
 
 
 def test_of_points_in_one_pixel_the_nearest_stays_whatever_their_order(calibration):
