@@ -106,7 +106,7 @@ def draw_decisions(
 
 
 def draw_uniform(sample_seeds: Int64[Tensor, " b"], stream: int) -> Float[Tensor, " b"]:
-    """Draw a number in [0, 1) per seed; streams 1 to 3 are used by ``draw_decisions``."""
+    """Draw a number in [0, 1] per seed; streams 1 to 3 are used by ``draw_decisions``."""
     return _draw(sample_seeds, stream).double().div(2**32).float()
 
 

@@ -6,7 +6,14 @@ from functools import cache
 import pytest
 import torch
 
-from densedepth.augment import CHANNEL_SWAPS, _draw, augment_batch, draw_decisions, sample_seed
+from densedepth.augment import (
+    CHANNEL_SWAPS,
+    _draw,
+    augment_batch,
+    draw_decisions,
+    draw_uniform,
+    sample_seed,
+)
 
 
 def seeds_of(*seeds):
@@ -130,6 +137,15 @@ def test_the_draw_is_splitmix64():
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     for stream, value in enumerate(published, start=1):
         assert _draw(seeds_of(1234567), stream).item() == value >> 32
+
+
+def test_uniform_numbers_are_the_draws_as_parts_of_one():
+    seeds = many_seeds(4000)
+    numbers = draw_uniform(seeds, 7)
+    assert numbers.tolist() == pytest.approx([bits / 2**32 for bits in _draw(seeds, 7).tolist()])
+    assert abs(numbers.mean() - 0.5) < 0.02
+    assert numbers.min() < 0.01
+    assert numbers.max() > 0.99
 
 
 def test_seeds_are_pinned_so_that_a_run_can_be_continued_by_a_later_version():
