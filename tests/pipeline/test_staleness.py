@@ -16,6 +16,7 @@ from pipeline import fingerprint as module
 from pipeline import source_code
 from pipeline.config import load_config
 from pipeline.dag import Node, build_graph
+from pipeline.fingerprint import code_modules
 from pipeline.plan import make_plan
 from tests.pipeline.recorded import record_all
 from tests.stages.raw_frames import write_data_set
@@ -182,6 +183,46 @@ def test_what_scores_by_protocol_makes_an_ablations_table_stale_and_no_training(
         assert set(reasons) == expected, file
         assert reasons.get(ABLATE, f"code {file}") == f"code {file}"
         path.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("file", "comment", "change", "expected"),
+    [
+        ("densedepth/losses.py", "# why\n", "CHANGED = 1\n", {TRAIN, ABLATE}),
+        ("densedepth/data/nyu.py", '"""What."""\n', "CHANGED = 1\n", {SHARD}),
+        ("stages/epoch_view.py", "", "CHANGED = 1\n", set()),
+        ("stages/report.html.j2", "", "<p>more</p>\n", {"report"}),
+        ("pipeline/executor.py", "", "CHANGED = 1\n", set()),
+        ("densedepth/losses.py", "\n", "def half_writ", {TRAIN, ABLATE}),
+    ],
+)
+def test_an_edit_during_a_run_concerns_the_stages_that_reach_the_file(
+    done: Path, monkeypatch, file, comment, change, expected
+):
+    monkeypatch.setattr(source_code, "LOOK_AGAIN_S", 0.0)
+    graph = graph_of(done)  # whose code this process has read, as a driver does when it begins
+
+    def edited() -> dict[str, list[str]]:
+        found = {name: source_code.edited(code_modules(node)) for name, node in graph.items()}
+        return {name: paths for name, paths in found.items() if paths}
+
+    append(done / "code" / file, comment)
+    assert edited() == {}
+    before = (done / "code" / file).read_text()
+    append(done / "code" / file, change)
+    assert edited() == {name: [file] for name in expected}
+    (done / "code" / file).write_text(before)
+    assert edited() == {}
+    (done / "code" / file).unlink()
+    assert set(edited()) == expected
+
+
+def test_an_editor_that_just_writes_a_file_is_given_a_moment(done: Path, monkeypatch):
+    path = done / "code/densedepth/losses.py"
+    text = path.read_text()
+    path.write_text(text[:100])
+    monkeypatch.setattr(source_code.time, "sleep", lambda seconds: path.write_text(text))
+    assert source_code.edited(["stages.train"]) == []
 
 
 def test_another_layout_or_docstring_of_every_file_changes_nothing(done: Path):
