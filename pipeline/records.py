@@ -171,7 +171,9 @@ def damage(store: ObjectStore, record: StageRecord) -> str | None:
 
 
 def _record_keys(store: ObjectStore, prefix: str = "records/") -> Iterator[str]:
-    return (key for key in store.list_keys(prefix) if re.search(r"/[0-9a-f]{64}\.json$", key))
+    # Whatever is no hint may be a record, also one that another version of the project named.
+    hints = re.compile(r"records/[^/]+/(latest|failed)\.json")
+    return (key for key in store.list_keys(prefix) if not hints.fullmatch(key))
 
 
 def _load(store: ObjectStore, key: str) -> StageRecord | None:
