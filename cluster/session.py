@@ -4,11 +4,13 @@ import contextlib
 import importlib
 import os
 import re
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ from cluster.tracking_process import Address, tracking_process
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
-EXCLUDES = [".git", ".venv", ".cache", "outputs", "benchmarks", "docs", "tests", "*.egg-info"]
-"""What a cluster's workers need not be sent."""
+PACKAGES = ("pipeline", "stages", "cluster", "densedepth")
+"""The code that workers are given a copy of."""
 
 
 class SessionConfig(BaseModel):
@@ -116,17 +118,14 @@ class Session:
 
 def cluster_address(config: SessionConfig) -> str | None:
     """Return the address of the cluster that a session uses; None = one is started here."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    if is_job():
         return "auto"
     return config.address or os.environ.get("RAY_ADDRESS")
 
 
-def sends_code(config: SessionConfig) -> bool:
-    """Say whether the cluster works with a copy of this code, made when it is connected to.
-
-    A Ray started here reads the code from where it lies. A job's code is what the job brought.
-    """
-    return cluster_address(config) is not None and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
+def is_job() -> bool:
+    """Say whether this process is a Ray job's, whose code is the copy that the job brought."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 @contextlib.contextmanager
@@ -201,49 +200,44 @@ def check_address(address: str, attempts: int = 3) -> None:
 
 
 def _connect(config: SessionConfig, address: str | None) -> None:
+    """Connect to Ray with a copy of the code: what is edited from now on changes no worker's."""
     import ray
 
     variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
-    if address:
-        environment: dict[str, Any] = {"env_vars": variables}
-        if sends_code(config):
-            environment |= {"working_dir": str(PROJECT_ROOT), "excludes": EXCLUDES}
-        ray.init(
-            address=address if sends_code(config) else None,
-            runtime_env=environment,
-            log_to_driver=False,
-            logging_level="warning",
-        )
-    else:
+    if is_job():
+        ray.init(runtime_env={"env_vars": variables}, log_to_driver=False, logging_level="warning")
+        return
+    with tempfile.TemporaryDirectory() as folder:  # Ray packs it and keeps the package
+        _copy_code(Path(folder))
+        environment: dict[str, Any] = {"working_dir": folder, "env_vars": variables}
+        if address:
+            ray.init(
+                address=address,
+                runtime_env=environment,
+                log_to_driver=False,
+                logging_level="warning",
+            )
+            return
         paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        variables["PYTHONPATH"] = os.pathsep.join(paths)
+        variables["PYTHONPATH"] = os.pathsep.join(paths)  # behind the copy
         # No one takes this machine away: save each training the process that watches for it.
         variables["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
-        # Given to Ray itself, not as the job's: the processes that it starts with are used then.
-        with _environment(variables):
-            _start_here(
-                address="local",  # else Ray joins whatever somebody else started on this machine
-                num_cpus=config.num_cpus,
-                include_dashboard=False,
-                object_store_memory=config.object_store_mb * 2**20,
-                log_to_driver=False,
-                logging_level="error",
-            )
+        _start_here(
+            address="local",  # else Ray joins whatever somebody else started on this machine
+            num_cpus=config.num_cpus,
+            include_dashboard=False,
+            object_store_memory=config.object_store_mb * 2**20,
+            runtime_env=environment,
+            log_to_driver=False,
+            logging_level="error",
+        )
 
 
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Give environment variables to the processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _copy_code(folder: Path) -> None:
+    """Copy what workers import, and nothing else that may lie beside it."""
+    for package in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(PROJECT_ROOT / package, folder / package, ignore=ignored)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@
     ├── RunHeld          4  another driver works on the same run
     └── StageFailed      1  a stage ended with an error; what was finished before it stays
         ├── StageTimeout 6  a stage took longer than its limit
-        └── CodeEdited   7  a stage's code was edited after the run had begun
+        └── CodeEdited   7  a stage's code was edited while the run began
 
 ``OUTSIDE_WORLD`` (5) is for a store, an MLflow or a Ray that cannot be used, ``cluster.errors``.
 ``exit_code_of`` knows the code of every error, and a failed stage has that of what it failed with.
@@ -142,32 +142,27 @@ def exit_code_of(error: BaseException) -> int:
 
 
 class CodeEdited(StageFailed):
-    """A stage's code was edited after the run had begun, so nobody knows which code computes it.
+    """A stage's code was edited between the plan and the copy of it that the stages are given.
 
     Args:
         stage: the stage.
-        paths: the files that mean something else than when the run began.
-        run_id: the run.
+        paths: the files that mean something else than in the plan.
     """
 
     exit_code = 7
 
-    def __init__(self, stage: str, paths: tuple[str, ...], run_id: str) -> None:
+    def __init__(self, stage: str, paths: tuple[str, ...]) -> None:
         were = "was" if len(paths) == 1 else "were"
         shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
         super().__init__(
             stage,
-            f"{shown} {were} edited after the run had begun, so the result is not recorded\n"
-            "It would not be that of one version of the code. Run the same command again to "
-            f"compute it with the new code; or undo the edit and `python -m pipeline resume "
-            f"{run_id}`, which goes on from what was saved. To edit while a run goes on, start it "
-            "from a copy of the checkout (`git worktree add`)",
+            f"{shown} {were} edited while the run began; give the same command again. Once it has "
+            "begun, a run works with a copy of the code",
         )
         self.paths = paths
-        self.run_id = run_id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.stage, self.paths, self.run_id)
+        return type(self), (self.stage, self.paths)
 
 
 def as_failure(stage: str, error: BaseException) -> StageFailed:

@@ -3,8 +3,7 @@
 After a failure nothing new begins; with ``keep_going`` the branches that do not need the failed
 stage run to their end. What was finished stays, and the same command goes on from there.
 
-The code of a run is what it was when the run began: a stage whose code is edited on the way is not
-begun, is stopped, or is not recorded.
+The code of a run is what it was when the run began: the session gives the stages a copy of it.
 """
 
 import math
@@ -32,8 +31,6 @@ from pipeline.signals import undisturbed
 POLL_S = 0.3
 MAX_LOOK_S = 5.0
 """Seconds between two looks at a stage that another driver computes, after growing ones."""
-LOOK_AT_CODE_S = 2.0
-"""Seconds between two looks at the code of the stages that run."""
 GRACE_S = 15.0
 """Seconds that a stage which is stopped has to end before its process is killed."""
 
@@ -50,7 +47,6 @@ class Execution:
         forced: nodes that run although they are up to date -> the mark of that execution.
         settings: retries and time limits.
         keep_going: whether a failure leaves the other branches running.
-        code_is_sent: whether the stages run a copy of the code, made when Ray was connected to.
         records: node -> its record, as far as it is known.
         failures: node -> its error.
     """
@@ -62,7 +58,6 @@ class Execution:
     forced: dict[str, str] = field(default_factory=dict)
     settings: ExecutionConfig = field(default_factory=ExecutionConfig)
     keep_going: bool = False
-    code_is_sent: bool = False
     records: dict[str, StageRecord] = field(default_factory=dict)
     failures: dict[str, StageFailed] = field(default_factory=dict)
     _waiting: dict[str, Node] = field(default_factory=dict)
@@ -71,8 +66,6 @@ class Execution:
     _not_before: dict[str, float] = field(default_factory=dict)
     _look_s: dict[str, float] = field(default_factory=dict)
     _shown_at: float = -math.inf
-    _looked_at: float = -math.inf
-    _code_is_fixed: bool = False
 
     def run(self) -> dict[str, StageRecord]:
         """Run what must run.
@@ -173,15 +166,9 @@ class Execution:
         self.driver.open(self._states)
         self._states = self.driver.log.state.stages
         self.driver.log.state.forced = dict(self.forced)
-        for node in self._waiting.values():
-            if edit := self._edit(node):
-                raise edit
-        self._code_is_fixed = self.code_is_sent
-
-    def _edit(self, node: Node) -> CodeEdited | None:
-        """Return an error if a stage's code has been edited since the run began."""
-        paths = [] if self._code_is_fixed else source_code.edited(code_modules(node))
-        return CodeEdited(node.name, tuple(paths), self.driver.run_id) if paths else None
+        for node in self._waiting.values():  # the copy was made just now: is it what was planned?
+            if paths := source_code.edited(code_modules(node)):
+                raise CodeEdited(node.name, tuple(paths))
 
     def _start(self, node: Node, decision: Decision) -> bool:
         """Start a stage; false while another driver computes it."""
@@ -209,9 +196,6 @@ class Execution:
         )  # fmt: skip
         running = Running(node, decision, services)
         self._set(name, "runs", decision.reason, fingerprint=digest)
-        if edit := self._edit(node):
-            self._failed(running, edit)
-            return True
         inputs = node.arguments({needed: self.records[needed].artifact for needed in node.needs()})
         handle = self.driver.session.submit(
             run_stage, node.stage.__name__, node.config, services, inputs
@@ -252,15 +236,9 @@ class Execution:
         self.display.progress(snapshot)
 
     def _finished(self, running: Running, artifact: Any) -> None:
-        """Publish a result, unless the code that computed it is not known any more."""
+        """Publish a result."""
         name, mark = running.node.name, running.decision.fingerprint
         assert mark is not None
-        edit = running.stopped
-        if not isinstance(edit, CodeEdited):
-            edit = self._edit(running.node)
-        if edit is not None:
-            self._failed(running, edit)
-            return
         seconds = time.monotonic() - running.started
         record = StageRecord(
             node=name,
@@ -299,19 +277,14 @@ class Execution:
         self._set(name, "failed", failure.reason)
 
     def _watch(self) -> None:
-        """Stop a stage beyond its limit or whose code was edited; kill it where it does not end."""
+        """Stop a stage beyond its limit; kill it where it does not end."""
         now = time.monotonic()
-        looks_at_code = now - self._looked_at >= LOOK_AT_CODE_S
-        self._looked_at = now if looks_at_code else self._looked_at
         for handle, running in list(self._running.items()):
             if running.stopped is None:
-                limit_s = self.settings.time_limit_s(running.node.name)
-                why: StageFailed | None = running.timeout(limit_s)
-                if why is None and looks_at_code:
-                    why = self._edit(running.node)
-                if why is not None:
+                running.stopped = running.timeout(self.settings.time_limit_s(running.node.name))
+                if running.stopped is not None:
                     self.driver.session.cancel(handle)
-                    running.stopped, running.kill_at = why, time.monotonic() + GRACE_S
+                    running.kill_at = now + GRACE_S
             elif now >= running.kill_at:
                 self.driver.session.cancel(handle, force=True)
                 del self._running[handle]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 
-from cluster.session import PROJECT_ROOT, open_session, sends_code
+from cluster.session import PROJECT_ROOT, open_session
 from cluster.storage import ObjectStore, open_store
 from densedepth.errors import DepthError
 from pipeline.config import PipelineConfig, load_config, outputs_root, parse_config
@@ -164,7 +164,6 @@ def _drive(
         forced=dict(forced),
         settings=config.execution,
         keep_going=options.keep_going,
-        code_is_sent=sends_code(config.session),
     )
     records = execution.run()
     if options.json:

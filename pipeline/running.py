@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.services import Services
 from pipeline.dag import Node
-from pipeline.errors import StageFailed, StageTimeout
+from pipeline.errors import StageTimeout
 from pipeline.plan import Decision
 
 
@@ -29,7 +29,7 @@ class Running:
     decision: Decision
     services: Services
     started: float = field(default_factory=time.monotonic)
-    stopped: StageFailed | None = None
+    stopped: StageTimeout | None = None
     kill_at: float = math.inf
 
     def timeout(self, limit_s: float | None) -> StageTimeout | None:

@@ -43,7 +43,7 @@ def main() -> None:
         say=display.say,
         plan={"chosen": tuple(sorted(graph))},
     )
-    records = Execution(graph, driver, display, chosen=frozenset(graph), code_is_sent=True).run()
+    records = Execution(graph, driver, display, chosen=frozenset(graph)).run()
     print(f"{len(records)} records")
 
 

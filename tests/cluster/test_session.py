@@ -1,5 +1,6 @@
 """A session on a Ray of this machine: tasks, their errors, and what Ray must not take over."""
 
+import importlib
 import os
 import signal
 import sys
@@ -9,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster.session import Session, SessionConfig, cluster_address, open_session
+from cluster.session import (
+    PACKAGES,
+    PROJECT_ROOT,
+    Session,
+    SessionConfig,
+    cluster_address,
+    open_session,
+)
 from cluster.tracking import TrackingConfig
 from cluster.transient import is_transient
 
@@ -43,6 +51,19 @@ def test_a_task_returns_its_value_or_its_own_error(session: Session):
     assert isinstance(error, ValueError)
     assert "no number" in str(error)
     assert not is_transient(error)
+
+
+def imported_from(module: str) -> str:
+    return str(importlib.import_module(module).__file__)
+
+
+def test_tasks_import_a_copy_of_the_code_so_that_edits_do_not_reach_them(session: Session):
+    for module in ("pipeline.errors", "stages.artifacts", "cluster.errors", "densedepth.errors"):
+        assert module.partition(".")[0] in PACKAGES
+        path = outcome(session, session.submit(imported_from, module))
+        assert isinstance(path, str), path
+        assert "working_dir_files" in path
+        assert not Path(path).is_relative_to(PROJECT_ROOT)
 
 
 def test_a_task_whose_process_dies_may_be_tried_again(session: Session):

@@ -21,7 +21,6 @@ from pipeline.lease import Claims, Lease, lease_key, this_process
 from pipeline.plan import Decision, make_plan
 from pipeline.records import (
     StageRecord,
-    all_records,
     find_record,
     publish_record,
     record_key,
@@ -585,85 +584,66 @@ def forget() -> None:
 
 
 class Editing(InProcess):
-    """Edits a file while stage c runs, and tells no end of it while ``hangs``."""
+    """Edits a file while a stage runs: what Ray's workers have is a copy."""
 
-    def __init__(self, path: Path, text: str, *, hangs: bool = False) -> None:
-        self.recorder = Recorder()
-        super().__init__(self.recorder)
-        self.path, self.text, self.hangs = path, text, hangs
+    def __init__(self, path: Path, text: str, while_in: str) -> None:
+        super().__init__(Recorder())
+        self.path, self.text, self.while_in = path, text, while_in
 
     def submit(self, function: Any, *args: Any) -> int:
-        if args[2].stage == "c":
+        if args[2].stage == self.while_in:
             self.path.write_text(self.text)
         return super().submit(function, *args)
 
-    def wait(self, handles: list[int], timeout_s: float) -> list[int]:
-        return [] if self.hangs and not self.cancelled else handles
 
-
-@pytest.mark.parametrize("hangs", [False, True])
-def test_a_stage_whose_code_is_edited_while_it_runs_is_not_recorded(
-    store, edited_file: Path, monkeypatch, hangs: bool
-):
-    """At its end; or, while it goes on, it is stopped. What would begin then does not."""
-    monkeypatch.setattr(executor_module, "LOOK_AT_CODE_S", 0.0)
+def test_an_edit_while_a_run_goes_on_changes_none_of_its_results(store, edited_file: Path):
     before = edited_file.read_text()
-    execute(graph(), store, last=["a"])  # c begins, then b would
-    session = Editing(edited_file, "def f(): return 2\n", hangs=hangs)
-    with pytest.raises(CodeEdited, match=r"densedepth/used\.py was edited after the run") as found:
-        execution(graph(), store, session).run()
-    assert "`python -m pipeline resume test`" in str(found.value)
-    assert found.value.exit_code == 7
-    assert executed == ["a", "c"]
-    assert [record.node for record in all_records(store)] == ["a"]
-    assert session.cancelled == ([(0, False)] if hangs else [])
-    state = load_run(store, "test")
-    assert state.status == "failed"
-    assert {n for n, s in state.stages.items() if s.status == "failed"} >= {"b", "c"}
-    keys = {args[0] for method, *args in session.recorder.calls if method == "ensure_run"}
+    execution(graph(), store, Editing(edited_file, "def f(): return 2\n", while_in="a")).run()
+    assert sorted(executed) == list("abcde")
 
-    edited_file.write_text(before)  # undone: the same execution goes on, by the same key
-    forget()
-    executed.clear()
-    _, recorder, _ = execute(graph(), store)
-    assert sorted(executed) == list("bcde")
-    again = [args[0] for method, *args in recorder.calls if method == "ensure_run"]
-    assert len(keys) == 3
-    assert keys <= set(again)
-
-    edited_file.write_text("def f(): return 2\n")
-    forget()
+    forget()  # the next run is planned with the edit
     executed.clear()
     execute(graph(), store)
     assert sorted(executed) == list("abcde")
+
+    edited_file.write_text(before)  # every stage's result stands under the code that computed it
+    forget()
+    executed.clear()
+    execute(graph(), store)
+    assert executed == []
+
+
+def test_an_edit_between_the_plan_and_the_copy_stops_the_run_before_any_stage(
+    store, edited_file: Path, monkeypatch
+):
+    made = execution(graph(), store, InProcess(Recorder()))
+    opened = made.driver.open
+
+    def edit_then_open(states: Any) -> None:
+        edited_file.write_text("def f(): return 3\n")
+        opened(states)
+
+    monkeypatch.setattr(made.driver, "open", edit_then_open)
+    with pytest.raises(CodeEdited, match=r"densedepth/used\.py was edited while the run") as found:
+        made.run()
+    assert found.value.exit_code == 7
+    assert executed == []
+    assert load_run(store, "test").status == "failed"
 
 
 @pytest.mark.parametrize(
     "text", ["def f(): return 1  # a comment\n", '\n\ndef f():\n    """What."""\n    return 1\n']
 )
 def test_an_edit_without_a_meaning_stops_nothing(store, edited_file: Path, monkeypatch, text):
-    monkeypatch.setattr(executor_module, "LOOK_AT_CODE_S", 0.0)
-    execution(graph(), store, Editing(edited_file, text)).run()
-    assert len(list(all_records(store))) == 5
+    made = execution(graph(), store, InProcess(Recorder()))
+    opened = made.driver.open
 
+    def edit_then_open(states: Any) -> None:
+        edited_file.write_text(text)
+        opened(states)
 
-def test_a_copy_of_the_code_that_was_sent_is_looked_at_when_it_is_sent_and_never_again(
-    store, edited_file: Path, monkeypatch
-):
-    monkeypatch.setattr(executor_module, "LOOK_AT_CODE_S", 0.0)
-    made = execution(graph(), store, Editing(edited_file, "def f(): return 2\n"))
-    made.code_is_sent = True
-    records = made.run()
-    assert set(records) == set("abcde")
-
-    edited_file.write_text("def f(): return 3\n")  # between the plan and the sending
-    made = execution(graph(b=Settings(text="B")), store, InProcess(Recorder()))
-    made.code_is_sent = True
-    executed.clear()
-    with pytest.raises(CodeEdited, match=r"b failed: densedepth/used\.py was edited after"):
-        made.run()
-    assert executed == []
-    assert load_run(store, "test").status == "failed"
+    monkeypatch.setattr(made.driver, "open", edit_then_open)
+    assert set(made.run()) == set("abcde")
 
 
 def test_a_driver_that_lost_its_run_stops(store):

@@ -149,7 +149,7 @@ def test_what_is_refused_is_said_as_json_too_where_that_is_asked_for(
         StageFailed("train.nyu", "no luck"),
         StageFailed("train.nyu", "the store is away", 5),
         StageTimeout("train.nyu", "too long"),
-        CodeEdited("train.nyu", ("stages/train.py", "stages/worker.py"), "demo-1"),
+        CodeEdited("train.nyu", ("stages/train.py", "stages/worker.py")),
         UsageMistake("no run x"),
         RunHeld("by another"),
         NotReady(("no data",)),
