@@ -11,7 +11,8 @@ gains from a second CPU, which the stage is measured by. All four in turn, in th
 second round; each into a store of its own, after a few frames that warm its processes. Frames per
 second count from the first task's start to the last one's end; listing comes before.
 
-``memory``: small frames, a process of its own with a Ray of its own for each number of them.
+``memory``: small frames, a tenth of them and then all, by a process of its own with a Ray of its
+own: what the second run adds is what the number of frames costs.
 """
 
 import argparse
@@ -236,35 +237,36 @@ def writer_process(writer: ShardWriter, frames: Sequence[Frame]) -> None:
 
 
 def measure_memory(root: Path, num_frames: int) -> None:
-    """Shard some small frames and a tenth of them, and compare the peaks."""
+    """Shard a tenth of some small frames, then all, and compare the peaks."""
     originals = small_frames()
+    counts = (num_frames // 10, num_frames)
+    for count in counts:
+        write_frames(root / str(count), count, originals)
+    command = [sys.executable, "-m", "benchmarks.bench_sharding", "--run-small"]
+    command += [str(root / str(count)) for count in counts]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    found = [json.loads(line) for line in done.stdout.splitlines()[-len(counts) :]]
     print(f"small frames, {SMALL_FRAMES_A_TASK} a task; largest memory of a process in MB")
     print(("{:>10}" + "{:>11}" * 4).format("frames", "frames/s", "stage", "a task", "listing"))
-    found = []
-    for count in (num_frames // 10, num_frames):
-        write_frames(root / str(count), count, originals)
-        command = [sys.executable, "-m", "benchmarks.bench_sharding", "--run-small"]
-        done = subprocess.run(
-            [*command, str(root / str(count))], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        got = json.loads(done.stdout.splitlines()[-1])
+    for got in found:
         row = "{frames:>10}{speed:>11.0f}{stage:>11.0f}{task:>11.0f}{listing:>11.0f}"
         print(row.format(**got), flush=True)
-        found.append(got)
     for what in ("stage", "task"):
         growth = found[1][what] / found[0][what]
         print_target(f"{what}'s memory at ten times the frames, times", growth, MAX_GROWTH)
 
 
-def run_small(root: Path) -> dict[str, float]:
-    """Shard small frames by this process and its tasks."""
+def run_small(roots: Sequence[Path]) -> None:
+    """Shard small frames by this process and its tasks, one data set after the other."""
     with ray_of_two():
-        shard(root, samples_per_shard=4, max_frames=64)  # imports are there before the peaks
-        with Sampled() as sampled:
-            num_frames, seconds = shard(root, SMALL_FRAMES_A_TASK)
-    return {"frames": num_frames, "speed": num_frames / seconds, **sampled.peaks_mb}
+        shard(roots[0], samples_per_shard=4, max_frames=64)  # imports are there before the peaks
+        for root in roots:
+            with Sampled() as sampled:
+                num_frames, seconds = shard(root, SMALL_FRAMES_A_TASK)
+            got = {"frames": num_frames, "speed": num_frames / seconds, **sampled.peaks_mb}
+            print(json.dumps(got), flush=True)
 
 
 def main() -> None:
@@ -274,10 +276,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=960, help="of the part speed")
     parser.add_argument("--rounds", type=int, default=3, help="of the part speed")
     parser.add_argument("--small-frames", type=int, default=100_000, help="of the part memory")
-    parser.add_argument("--run-small", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--run-small", nargs="+", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run_small:
-        print(json.dumps(run_small(options.run_small)))
+        run_small(options.run_small)
         return
     for part in options.parts or ("speed", "memory"):
         with tempfile.TemporaryDirectory() as folder:
