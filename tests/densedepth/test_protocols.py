@@ -283,7 +283,9 @@ def test_an_unknown_name_gets_the_nearest_one(name, near):
         get_protocol(name)
 
 
-@pytest.mark.parametrize(("min_m", "max_m"), [(0.0, 10.0), (10.0, 1.0), (1.0, float("inf"))])
+@pytest.mark.parametrize(
+    ("min_m", "max_m"), [(0.0, 10.0), (10.0, 1.0), (5.0, 5.0), (1.0, float("inf"))]
+)
 def test_limits_that_are_no_range_are_refused(min_m, max_m):
     with pytest.raises(ValueError, match="0 < min_m < max_m must hold"):
         whole_image(min_m, max_m)
