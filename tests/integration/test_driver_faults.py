@@ -1,5 +1,7 @@
 """Drivers that are killed, stopped, doubled and too slow, with real Ray and real training."""
 
+import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -26,7 +28,7 @@ WORDS = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     """Start ``python -m pipeline`` with these words, in a process group of its own."""
     started: list[subprocess.Popen[str]] = []
@@ -49,6 +51,28 @@ def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
         if driver.poll() is None:
             driver.terminate()
             driver.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def limited(start, tmp_path_factory) -> Callable[[], tuple[Path, "subprocess.Popen[str]"]]:
+    """Start a run with a time limit, once; beside the other test, which mostly waits."""
+
+    @functools.cache
+    def begin() -> tuple[Path, "subprocess.Popen[str]"]:
+        outputs = outputs_with_mini(tmp_path_factory.mktemp("limited") / "outputs")
+        settings = (
+            'execution.time_limits_s={"train.nyu" = 20}',
+            "train.nyu.recipe.epochs=4000",
+            "ablate.nyu.studies={}",
+            "ablate.nyu.num_workers=0",
+            "ablate.nyu.cpus_per_worker=2",
+            "ablate.nyu.max_concurrent_trials=1",
+            "session.num_cpus=2",
+        )
+        words = ("run", str(outputs / "mini.toml"), "--to", "train,ablate", "--keep-going")
+        return outputs, start(outputs, *words, *settings)
+
+    return begin
 
 
 def state_of(outputs: Path) -> RunState | None:
@@ -91,7 +115,9 @@ def network_of(outputs: Path) -> tuple[str, list[object]]:
     return record.artifact.network.sha256, curve
 
 
-def test_a_run_that_is_killed_then_stopped_ends_as_if_nothing_had_happened(start, tmp_path: Path):
+def test_a_run_that_is_killed_then_stopped_ends_as_if_nothing_had_happened(
+    start, limited, tmp_path: Path
+):
     from mlflow.tracking import MlflowClient
 
     other = outputs_with_mini(tmp_path / "undisturbed")  # runs beside the others all the while
@@ -113,9 +139,13 @@ def test_a_run_that_is_killed_then_stopped_ends_as_if_nothing_had_happened(start
     assert died.stages["shard.nyu"].status == "done"
 
     stopped = start(outputs, "resume", died.run_id)
+    limited()
     wait_for(outputs, 2, trains)
     stopped.send_signal(signal.SIGTERM)
     began = time.monotonic()
+    time.sleep(0.2)
+    with contextlib.suppress(ProcessLookupError):  # Ctrl-C in a terminal goes to Ray's as well
+        os.killpg(stopped.pid, signal.SIGINT)
     output, _ = stopped.communicate(timeout=60)
     seconds = time.monotonic() - began
     assert stopped.returncode == 143, output
@@ -146,21 +176,8 @@ def test_a_run_that_is_killed_then_stopped_ends_as_if_nothing_had_happened(start
         assert steps == list(expected), name
 
 
-def test_a_stage_beyond_its_time_limit_is_stopped_and_its_cpus_are_free_again(
-    start, tmp_path: Path
-):
-    outputs = outputs_with_mini(tmp_path / "outputs")
-    settings = (
-        'execution.time_limits_s={"train.nyu" = 20}',
-        "train.nyu.recipe.epochs=4000",
-        "ablate.nyu.studies={}",
-        "ablate.nyu.num_workers=0",
-        "ablate.nyu.cpus_per_worker=2",
-        "ablate.nyu.max_concurrent_trials=1",
-        "session.num_cpus=2",
-    )
-    words = ["run", str(outputs / "mini.toml"), "--to", "train,ablate", "--keep-going"]
-    driver = start(outputs, *words, *settings)
+def test_a_stage_beyond_its_time_limit_is_stopped_and_its_cpus_are_free_again(limited):
+    outputs, driver = limited()
     output, _ = driver.communicate(timeout=500)
     assert driver.returncode == 6, output
     assert "it took longer than its limit of 20 s" in output
