@@ -307,8 +307,11 @@ class Driver:
             self._end("killed" if killed else "failed")
 
     def close(self) -> None:
-        """Let go of Ray, claims and lease."""
-        self._stack.close()
+        """Let go of Ray, claims and lease; a store that is away does not hide how the run ended."""
+        try:
+            self._stack.close()
+        except ClusterError as error:
+            self.say(f"the run's lease was not given back and ends by itself soon: {error}")
 
     def _end(self, status: Any) -> None:
         self.log.state.status = status

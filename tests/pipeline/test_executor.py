@@ -447,6 +447,20 @@ def test_a_living_driver_of_the_same_run_keeps_a_second_one_out(store, monkeypat
     assert "waiting: run test, process" in text
 
 
+def test_a_store_that_is_away_when_the_lease_is_given_back_hides_nothing(store, monkeypatch):
+    def delete(self: LocalStore, key: str) -> None:
+        if key == lease_key("test"):
+            raise StoreUnavailable(self.url_of(key), "no answer")
+        unspoilt(self, key)
+
+    unspoilt = LocalStore.delete
+    monkeypatch.setattr(LocalStore, "delete", delete)
+    records, _, text = execute(graph(), store)
+    assert set(records) == {"a", "b", "c", "d", "e"}
+    assert "the run's lease was not given back and ends by itself soon: " in text
+    assert load_run(store, "test").status == "finished"
+
+
 def test_two_runs_that_need_the_same_stages_compute_them_once(store):
     """Two drivers in threads, with different runs of one graph, started together."""
     barrier = threading.Barrier(2)
