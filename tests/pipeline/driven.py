@@ -23,17 +23,25 @@ import mlflow.tracking  # noqa: F401
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from cluster import local_store
+from cluster import local_store, tracking
 from cluster.local_store import LocalStore
 from cluster.monitor import Monitor
-from pipeline import cli, launch, runs, source_code
+from pipeline import cli, config, launch, runs, source_code
 from pipeline.dag import Node, check_graph
+from stages import register, shard
 from tests.pipeline import small_graph
 from tests.pipeline.small_graph import InProcess, Settings
 
 EDGES: dict[str, dict[str, str]] = {"a": {}, "c": {}, "e": {"x": "a", "y": "c"}}
 """Two stages side by side, and one that joins them."""
 PRESET = '[shard.x]\nformat = "nyu_densedepth"\nroot = "."\n'
+ANCHORS = (
+    (config, "anchored"),
+    (shard, "anchored"),
+    (tracking, "anchored_uri"),
+    (register, "anchored_uri"),
+)
+"""Where a configuration's relative paths are made absolute."""
 RUN = ("run", "small.toml", "store=store", "tracking.uri=sqlite:///mlflow.db")
 """The command; its paths are relative, so that in every folder it is the same run."""
 
@@ -133,7 +141,7 @@ class Hanging(InProcess):
         return ended
 
 
-def graph(config: Any = None) -> dict[str, Node]:
+def graph(configuration: Any = None) -> dict[str, Node]:
     """Return the graph of ``EDGES``, whatever the configuration says."""
     stage = ModuleType(small_graph.__name__)
     return check_graph(
@@ -164,6 +172,8 @@ def drive(
     shown = (folder / f"shown-{number}").open("w")
     os.dup2(shown.fileno(), 2)  # what is written past the streams, too
     sys.stdout = sys.stderr = shown
+    for module, name in ANCHORS:
+        setattr(module, name, str)  # relative paths stay: in every folder it is the same run
     source_code.reached = lambda module: {}  # type: ignore[assignment] # these stages have no file
     small_graph.executed = Noted(folder / f"ran-{number}.json")
     launch.build_graph = graph
