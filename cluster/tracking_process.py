@@ -115,7 +115,7 @@ class Connection:
 
 
 def main() -> None:
-    """Answer callers, one at a time, until the driver has ended."""
+    """Do what callers ask for, one call at a time, until the driver has ended."""
     given = json.loads(sys.stdin.buffer.readline())
     root = given["artifact_root"]
     tracking = Tracking(TrackingConfig(**given["tracking"]), None if root is None else Path(root))
@@ -128,23 +128,25 @@ def main() -> None:
     gc.enable()
     listener = socket.socket(fileno=given["listener"])
     while True:
-        caller, _ = listener.accept()
-        with caller, caller.makefile("rwb") as stream, contextlib.suppress(OSError, EOFError):
-            said = stream.read(len(given["secret"]))
-            if hmac.compare_digest(said, given["secret"].encode()):
-                while True:
-                    _answer(stream, tracking, busy)
+        caller, _ = listener.accept()  # the monitor, and perhaps who does not know the secret
+        work = (caller, given["secret"].encode(), tracking, busy)
+        threading.Thread(target=_serve, args=work, daemon=True).start()
 
 
-def _answer(stream: Any, tracking: Tracking, busy: threading.Lock) -> None:
-    method, args = pickle.load(stream)
-    with busy:
-        try:
-            answer = (True, tracking.call(method, *args))
-        except Exception as error:
-            answer = (False, error)
-    stream.write(pickle.dumps(answer))
-    stream.flush()
+def _serve(caller: socket.socket, secret: bytes, tracking: Tracking, busy: threading.Lock) -> None:
+    """Do what one caller asks for until it hangs up."""
+    with caller, caller.makefile("rwb") as stream, contextlib.suppress(OSError, EOFError):
+        if not hmac.compare_digest(stream.read(len(secret)), secret):
+            return
+        while True:
+            method, args = pickle.load(stream)
+            with busy:
+                try:
+                    answer = (True, tracking.call(method, *args))
+                except Exception as error:
+                    answer = (False, error)
+            stream.write(pickle.dumps(answer))
+            stream.flush()
 
 
 def _end_with_driver(busy: threading.Lock) -> None:
