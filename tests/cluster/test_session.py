@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.errors import TrackingError
 from cluster.session import (
     PACKAGES,
     PROJECT_ROOT,
@@ -25,8 +27,13 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory) -> Iterator[Session]:
-    folder: Path = tmp_path_factory.mktemp("session")
+def folder(tmp_path_factory) -> Path:
+    made: Path = tmp_path_factory.mktemp("session")
+    return made
+
+
+@pytest.fixture(scope="module")
+def session(folder: Path) -> Iterator[Session]:
     before = signal.getsignal(signal.SIGTERM)
     tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db")
     with open_session(SessionConfig(num_cpus=1), tracking, folder / "files") as session:
@@ -97,6 +104,22 @@ def test_progress_and_runs_go_through_the_monitor(session: Session):
     while "train.nyu" not in session.monitor.snapshot() and time.monotonic() < until:
         time.sleep(0.1)
     assert session.monitor.snapshot()["train.nyu"].done == 1
+
+
+def test_a_stop_does_not_wait_long_for_mlflow_and_opens_no_run_any_more(session, folder: Path):
+    """The last test that uses the session's MLflow."""
+    run_id = session.monitor.ensure_run("stopped", "stopped")
+    with sqlite3.connect(folder / "mlflow.db", isolation_level=None) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TrackingError, match=r"no answer within 0.3 s"):
+            session.monitor.finish_all("KILLED", timeout_s=0.3)
+        database.execute("ROLLBACK")
+        with pytest.raises(TrackingError, match="no run late is begun while the driver stops"):
+            session.monitor.ensure_run("late", "late")
+        session.monitor.finish(run_id, "FAILED")  # as a trial does that was stopped
+        names = dict(database.execute("SELECT name, status FROM runs"))
+    assert names["stopped"] == "KILLED"
+    assert "late" not in names
 
 
 def test_sigterm_while_ray_starts_is_answered_by_this_process_after_ray(monkeypatch):

@@ -13,6 +13,8 @@ import sys
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from densedepth.data.batch import Batch
 from densedepth.depth_range import DepthRange
@@ -337,6 +339,28 @@ def test_out_of_memory_in_the_first_update_is_told_too(monkeypatch, precision):
     with pytest.raises(OutOfMemoryError, match=r"4 images of 64x64 .* 1 would: set speed"):
         learner.train_step(batch(1, 4))
     assert [size != 0 for size in sizes] == [True] * 3  # gradients beside DDP's hooks
+
+
+def test_out_of_memory_in_the_middle_of_ddps_gradient_is_told_too(monkeypatch, tmp_path):
+    """DDP has seen a part of the gradients, and would not see them twice."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        learner = make_learner()
+        learner.forward = learner._call = nn.parallel.DistributedDataParallel(learner.network)
+
+        def fill(encoder, inputs, maps):
+            def full(gradient):
+                if len(gradient) > 2:
+                    raise torch.OutOfMemoryError(f"no room for {len(gradient)}")
+
+            maps[-1].register_hook(full)
+
+        learner.network.encoder.register_forward_hook(fill)
+        with pytest.raises(OutOfMemoryError, match=r"4 images of 64x64 .* 2 would: set speed"):
+            learner.train_step(batch(1, 4))
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(
