@@ -34,4 +34,5 @@ def step_profiler(
         ),
         on_trace_ready=write,
         profile_memory=True,
+        acc_events=True,  # of the one cycle; without it torch 2.11 warns that more would be lost
     )

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +19,8 @@ ACCESS_KEY, SECRET_KEY = "test-access-key", "test-secret-key"
 # Every port has a gRPC twin 10000 above; both stay below the kernel's ephemeral ports (32768).
 PORTS, GRPC_OFFSET = range(12000, 22000), 10000
 START_TIMEOUT_S, STOP_TIMEOUT_S = 60.0, 1.0
+# To the kernel the thread that starts a server is its parent: one that lives as long as pytest.
+_LAUNCHER = ThreadPoolExecutor(1)
 
 
 class SeaweedServer:
@@ -68,13 +71,14 @@ class SeaweedServer:
             *("-s3.port.iceberg=0", "-s3.port.lance=0"),
         ]
         with (self.data_dir / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = _LAUNCHER.submit(
+                subprocess.Popen,
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 preexec_fn=_die_with_parent,
-            )
+            ).result()
         try:
             # The S3 side answers, and the master has a volume to write to.
             self._wait_for(f"{self.endpoint_url}/healthz", b"")

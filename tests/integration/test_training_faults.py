@@ -150,6 +150,8 @@ class Trouble(threading.Thread):
         self.error: BaseException | None = None
 
     def __enter__(self) -> "Trouble":
+        # Where a shell started the tests in the background, SIGINT is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.start()
         return self
 
