@@ -10,11 +10,13 @@ with the same threads. On a GPU the defaults are the paper's 480x640 in batches 
 """
 
 import argparse
+import gc
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from torch import nn
 from benchmarks.target import print_target
 from densedepth.augment import augment_batch
 from densedepth.checkpoint import save_network
+from densedepth.cuda_graph import EAGER_STEPS, replay_as_graph
 from densedepth.data.batch import Batch, PackedBatch
 from densedepth.depth_range import NYU
 from densedepth.errors import OutOfMemoryError
@@ -34,20 +37,21 @@ from densedepth.losses import DepthLoss
 from densedepth.model import DenseDepth
 from densedepth.precision import autocast, set_float32
 from densedepth.schedule import Schedule
-from densedepth.training import Listeners, StepRecord, fit
+from densedepth.training import Listeners, fit
 
 PEER = "float32, contiguous, eager"
 FAST = "bf16, channels_last"
 WAYS: dict[str, dict[str, Any]] = {
-    PEER: {"channels_last": False},
+    PEER: {"channels_last": False, "cuda_graphs": False},
     "float32, channels_last": {},
     "tf32, channels_last": {"precision": "tf32"},
     "bf16, contiguous": {"precision": "bf16", "channels_last": False},
+    "bf16, channels_last, eager": {"precision": "bf16", "cuda_graphs": False},
     FAST: {"precision": "bf16"},
     "fp16, channels_last": {"precision": "fp16"},
     "bf16, channels_last, compiled": {"precision": "bf16", "compiled": True},
 }
-GPU_ONLY = ("tf32, channels_last", "fp16, channels_last")
+GPU_ONLY = ("tf32, channels_last", "fp16, channels_last", "bf16, channels_last, eager")
 LEAST_GAIN = {"cuda": 4.0, "cpu": 1.2}
 """Of the fastest settings over the peer; the CPU's is for one that multiplies bf16."""
 MAX_BATCH = 1024
@@ -152,14 +156,17 @@ def print_largest(args: argparse.Namespace, timer: Timer) -> None:
     """Double the batch until it does not fit on the GPU; tell the speed of the last that did."""
     size, told = args.batch, ""
     while size <= MAX_BATCH:
+        learner = None
+        gc.collect()  # the one before
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
         try:
-            torch.cuda.empty_cache()
             learner, batch = make_learner(args, **WAYS[FAST]), make_batch(args, size)
-            spent = [timer.seconds(lambda: learner.train_step(batch)) for _ in range(6)]  # noqa: B023
+            spent = [timer.seconds(lambda: learner.train_step(batch)) for _ in range(8)]  # noqa: B023
         except (OutOfMemoryError, torch.OutOfMemoryError):
             break
         gib = torch.cuda.max_memory_allocated() / 2**30
-        told = f"{size} images, {size / statistics.median(spent[2:]):.1f} images/s, {gib:.1f} GiB"
+        told = f"{size} images, {size / statistics.median(spent[5:]):.1f} images/s, {gib:.1f} GiB"
         size *= 2
     print(f"largest batch, doubled from {args.batch}, {FAST}: {told or 'none fits'}")
 
@@ -185,27 +192,35 @@ def matmul_tflops(device: torch.device) -> float:
 def loop_part(args: argparse.Namespace) -> None:
     """Compare the whole loop, shards and loader included, with the bare step."""
     changes = {"precision": "bf16"} if args.device.type == "cuda" else {}
+    set_float32(changes.get("precision", "fp32"))
     learner, bare = make_learner(args, **changes), make_learner(args, **changes)
-    records: list[StepRecord] = []
+    # Without waiting for the GPU after each step, or the host could not work ahead.
+    in_a_row = 10 if args.device.type == "cuda" else 1
+    turns = Turns(
+        bare_step(bare, make_batch(args)),
+        Timer(args.device),
+        args.warm,
+        max(2, 2 * args.steps // in_a_row),
+        in_a_row,
+    )
+    count = turns.warm + turns.num_turns * in_a_row
     with tempfile.TemporaryDirectory() as folder:
-        count = args.warm + 2 * args.steps
-        turns = Turns(bare_step(bare, make_batch(args)), Timer(args.device), count)
         fit(
             learner,
             epochs=1,
-            train=lambda epoch, first: turns.beside(from_shards(args, Path(folder), count + 2)),
+            train=lambda epoch, first: turns.beside(from_shards(args, Path(folder), count)),
             validation=list,
-            listeners=Listeners(on_step=records.append, on_epoch=lambda result: None),
+            listeners=Listeners(on_step=lambda record: None, on_epoch=lambda result: None),
         )
-    assert learner.step == count + 1
-    bare_s, ours_s = turns.bare_s[args.warm :], turns.ours_s[args.warm :]
-    wait = sum(turns.wait_s[args.warm :]) / sum(ours_s)
+    set_float32("fp32")
+    bare_s, ours_s = statistics.median(turns.bare_s), statistics.median(turns.ours_s)
     print(
-        f"bare loop {args.batch / statistics.median(bare_s):.2f} images/s, ours "
-        f"{args.batch / statistics.median(ours_s):.2f}, in turns, {len(ours_s)} steps each"
+        f"bare loop {args.batch / bare_s:.2f} images/s, ours {args.batch / ours_s:.2f}, "
+        f"{in_a_row} steps in turns, {turns.num_turns} turns each"
     )
-    share = statistics.median(bare_s) / statistics.median(ours_s)
+    share = bare_s / ours_s
     print_target("the loop's images/s, share of the bare loop's", share, 0.98, at_least=True)
+    wait = sum(turns.wait_s) / sum(turns.ours_s)
     print_target("time that waits for data, %", 100 * wait, 2)
 
 
@@ -223,32 +238,61 @@ def bare_step(learner: Learner, batch: Batch) -> Callable[[], object]:
         learner.loss(predicted.float(), target).total.backward()
         optimiser.step()
 
+    if learner.device.type == "cuda" and learner.settings.cuda_graphs:
+        for _ in range(EAGER_STEPS):
+            step()
+        replay_as_graph(learner.network, image, learner.settings.precision)
     return step
 
 
+@dataclass
 class Turns:
-    """Does a bare step after each step of the loop, and takes the time of both.
+    """Does bare steps after the loop's, as many, and takes the time of a step of both.
 
-    The loop's step is everything between two bare ones: waiting for the batch, copying it, the
-    step, its figures.
+    The loop's is everything between two turns of bare ones: waiting for batches, copying them, the
+    steps, their figures.
+
+    Attributes:
+        bare: does one bare step.
+        timer: of the device.
+        warm: steps of both before the first turn.
+        num_turns: how often each has its turn.
+        in_a_row: steps of a turn.
+        bare_s: a bare step of each turn.
+        ours_s: a step of the loop's.
+        wait_s: the part of it that waited for a batch.
     """
 
-    def __init__(self, bare: Callable[[], object], timer: Timer, count: int) -> None:
-        self.bare, self.timer, self.count = bare, timer, count
-        self.bare_s: list[float] = []
-        self.ours_s: list[float] = []
-        self.wait_s: list[float] = []
+    bare: Callable[[], object]
+    timer: Timer
+    warm: int
+    num_turns: int
+    in_a_row: int
+    bare_s: list[float] = field(default_factory=list)
+    ours_s: list[float] = field(default_factory=list)
+    wait_s: list[float] = field(default_factory=list)
 
     def beside(self, batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
         """Pass batches on to the loop."""
-        for _ in range(self.count + 1):
-            self.bare_s.append(self.timer.seconds(self.bare))
-            began = time.perf_counter()
-            packed = next(batches)
-            self.wait_s.append(time.perf_counter() - began)
-            yield packed
+        for _ in range(self.warm):
+            self.bare()
+            yield next(batches)
+        for _ in range(self.num_turns):
+            self.bare_s.append(self.timer.seconds(self.bare_turn) / self.in_a_row)
+            began, waited_s = time.perf_counter(), 0.0
+            for _ in range(self.in_a_row):
+                asked = time.perf_counter()
+                packed = next(batches)
+                waited_s += time.perf_counter() - asked
+                yield packed
             self.timer.wait()
-            self.ours_s.append(time.perf_counter() - began)
+            self.ours_s.append((time.perf_counter() - began) / self.in_a_row)
+            self.wait_s.append(waited_s / self.in_a_row)
+
+    def bare_turn(self) -> None:
+        """Do as many bare steps as the loop does its own."""
+        for _ in range(self.in_a_row):
+            self.bare()
 
 
 def from_shards(args: argparse.Namespace, folder: Path, num_batches: int) -> Iterator[PackedBatch]:
@@ -274,9 +318,12 @@ def from_shards(args: argparse.Namespace, folder: Path, num_batches: int) -> Ite
 
 
 def parts_part(args: argparse.Namespace) -> None:
-    """Say where a step's time goes."""
+    """Say where a step's time goes, launched kernel by kernel."""
     timer = Timer(args.device)
-    learner, batch = make_learner(args), make_batch(args)
+    precision = "bf16" if args.device.type == "cuda" else "fp32"
+    set_float32(precision)
+    learner = make_learner(args, precision=precision, cuda_graphs=False)
+    batch = make_batch(args)
     network, loss = learner.network.train(), learner.loss
     held: dict[str, Any] = {}
 
@@ -287,9 +334,13 @@ def parts_part(args: argparse.Namespace) -> None:
         held["image"] = (image.float() / 255).contiguous(memory_format=torch.channels_last)
         held["target"] = NYU.to_target(depth_m)
 
+    def forward() -> None:
+        with autocast(precision, args.device):
+            held["predicted"] = network(held["image"])
+
     deeds: dict[str, Callable[[], object]] = {
         "augmentation": prepare,
-        "forward": lambda: held.update(predicted=network(held["image"])),
+        "forward": forward,
         "loss": lambda: held.update(terms=loss(held["predicted"], held["target"])),
         "backward": lambda: held["terms"].total.backward(),
         "optimiser": learner.optimiser.step,
@@ -355,16 +406,25 @@ def saving_part(args: argparse.Namespace) -> None:
     timer = Timer(args.device)
     learner, batch = make_learner(args, ema_decay=0.99), make_batch(args)
     step_s = [timer.seconds(lambda: learner.train_step(batch)) for _ in range(args.warm + 1)][-1]
+    held: list[dict[str, Any]] = []
+
+    def copy() -> None:
+        held[:] = [learner.snapshot()]
+
+    stall_s = statistics.median(timer.seconds(copy) for _ in range(5))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
+        path, (state,) = Path(folder), held
 
-        def save() -> None:
-            torch.save(learner.state(), path / "state.pt")
-            save_network(learner.best_network, NYU, path / "network.safetensors")
+        def write() -> None:
+            torch.save(state, path / "state.pt")
+            save_network(learner.network, NYU, path / "network.safetensors", weights=state["ema"])
 
-        stall_s = statistics.median(timer.seconds(save) for _ in range(5))
+        write_s = statistics.median(timer.seconds(write) for _ in range(3))
         size_mb = sum(file.stat().st_size for file in path.iterdir()) / 1e6
-    print(f"{size_mb:.0f} MB; a save takes as long as {stall_s / step_s:.2f} steps")
+    print(
+        f"{size_mb:.0f} MB; training stands still for {stall_s:.2f} s, {stall_s / step_s:.2f} "
+        f"steps; writing takes {write_s:.2f} s beside it"
+    )
     print_target("stall of a save, seconds", stall_s, 0.02 * 60)  # 2 % at a save every minute
 
 
@@ -395,7 +455,6 @@ def main() -> None:
     args.batch = args.batch or (8 if is_gpu else 2)
     args.steps = args.steps or (30 if is_gpu else 6)
     args.warm = args.warm or (5 if is_gpu else 1)
-    args.compile = args.compile or is_gpu
     where = torch.cuda.get_device_name() if is_gpu else "CPU"
     print(
         f"{args.encoder}, {args.size[0]}x{args.size[1]}, batch {args.batch}, {where}, "

@@ -4,12 +4,13 @@ The header is read without PyTorch by ``network_header.read_network_header``.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from densedepth.depth_range import DepthRange
 from densedepth.errors import WeightsError
@@ -40,6 +41,8 @@ def save_network(
     depth_range: DepthRange,
     path_or_file: str | Path | WritableFile,
     extra: dict[str, Any] | None = None,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a network file; the same network gives the same bytes.
 
@@ -48,6 +51,7 @@ def save_network(
         depth_range: the range that it was trained for.
         path_or_file: where to; a path is replaced as a whole, or not at all.
         extra: JSON-ready facts to keep with it (metrics, the run's id).
+        weights: a copy of the model's ``state_dict``, where it trains on meanwhile.
 
     Raises:
         TypeError: ``model`` is wrapped, or ``extra`` holds what JSON cannot.
@@ -59,7 +63,8 @@ def save_network(
             "(model.module of DDP, model._orig_mod of torch.compile)"
         )
     header = NetworkHeader(model.settings(), depth_range.min_m, depth_range.max_m, extra or {})
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    found = model.state_dict() if weights is None else weights
+    tensors = {name: value.contiguous() for name, value in found.items()}
     content = safetensors.torch.save(tensors, header.to_metadata())
     if isinstance(path_or_file, str | Path):
         _write_whole(Path(path_or_file), content)

@@ -20,16 +20,17 @@ def ahead_on_device(
         yield from batches
         return
     stream = torch.cuda.Stream(device)
-    ahead: tuple[Batch, torch.cuda.Event] | None = None
+    ahead: tuple[Batch, torch.cuda.Event, Batch | PackedBatch] | None = None
     for packed in batches:
         with torch.cuda.stream(stream):
             moved = packed.to(device)
             event = stream.record_event()
         if ahead is not None:
-            yield _ready(*ahead)
-        ahead = moved, event
+            yield _ready(*ahead[:2])
+            ahead[1].synchronize()  # a loader process may write anew where this one was
+        ahead = moved, event, packed
     if ahead is not None:
-        yield _ready(*ahead)
+        yield _ready(*ahead[:2])
 
 
 def _ready(batch: Batch, event: torch.cuda.Event) -> Batch:

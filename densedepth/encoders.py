@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import torch
 import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -32,8 +33,23 @@ class _Cut:
     channels: tuple[int, int, int, int, int]
 
 
+class _DenseBlock(nn.ModuleDict):
+    """torchvision's dense block, which joins its maps one by one.
+
+    The gradient of each layer is then added to the sum of those behind it; joined anew for each
+    layer, as torchvision does, every pair of layers adds one, a thousand in DenseNet-169.
+    """
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
+        """Put each layer's maps behind those before it."""
+        for layer in self.values():
+            x = torch.cat((x, layer(x)), dim=1)
+        return x
+
+
 def _densenet_stages(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    yield from network.get_submodule("features").named_children()
+    for name, stage in network.get_submodule("features").named_children():
+        yield name, _DenseBlock(dict(stage.items())) if isinstance(stage, nn.ModuleDict) else stage
     # torchvision applies this ReLU outside of `features`; Keras' DenseNet, and the paper, inside.
     yield "relu5", nn.ReLU(inplace=True)
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from densedepth.augment import augment_batch, sample_seed
+from densedepth.cuda_graph import EAGER_STEPS, replay_as_graph
 from densedepth.data.batch import Batch, PackedBatch
 from densedepth.depth_range import DepthRange
 from densedepth.distortion import Distortion
@@ -59,6 +60,7 @@ class TrainSettings:
     precision: Precision = "fp32"
     channels_last: bool = True
     compiled: bool = False
+    cuda_graphs: bool = True
     micro_batch_size: int | None = None
     max_skipped_steps: int = 20
 
@@ -130,9 +132,12 @@ class Learner:
         )
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=s.precision == "fp16")
         self._statistics = _in_one_piece(self.network)
-        self._call = torch.compile(self.forward) if s.compiled else self.forward
         if s.ema_decay is not None:
             self.ema = deepcopy(self.network).requires_grad_(False).eval()
+        if s.compiled:
+            self.network.forward = torch.compile(self.network.forward)  # type: ignore[method-assign]
+        by_graph = s.cuda_graphs and not s.compiled and self.device.type == "cuda"
+        self._until_graph = EAGER_STEPS if by_graph else -1
 
     @property
     def best_network(self) -> DenseDepth:
@@ -209,7 +214,7 @@ class Learner:
         mask = valid if s.masked else None
         size = only or len(batch.keys)
         micro = only or s.micro_batch_size or size
-        call = self.network if only else self._call
+        call = self.network if only else self.forward
         self._to_training_mode()
         self.optimiser.zero_grad(set_to_none=True)
         # DDP takes the mean over ranks; where their parts differ, each sample still counts alike.
@@ -221,6 +226,8 @@ class Learner:
             part = slice(first, min(first + micro, size))
             share = (part.stop - first) / mean_size
             colour = colours[part].contiguous(memory_format=layout)
+            if micro >= size and not only:
+                self._count_down_to_graph(colour)
             with self._together(part.stop == size or bool(only)):
                 with autocast(s.precision, self.device):
                     predicted = call(colour).float()
@@ -235,6 +242,12 @@ class Learner:
             is_number = torch.isfinite(predicted.detach()) & torch.isfinite(target[part])
             is_offending.append(~is_number.flatten(1).all(1))
         return losses, torch.cat(is_offending)
+
+    def _count_down_to_graph(self, colours: Float[Tensor, "b 3 h w"]) -> None:
+        """Capture the network's passes once, when some steps have been done."""
+        if self._until_graph == 0:
+            replay_as_graph(self.network, colours, self.settings.precision)
+        self._until_graph -= 1
 
     def _set_gradient(self, total: Float[Tensor, ""]) -> None:
         """Set the gradient beside DDP, whose hooks would wait for the other ranks."""
@@ -316,6 +329,11 @@ class Learner:
             "progress": vars(self.progress),
         }
 
+    def snapshot(self) -> dict[str, Any]:
+        """Copy ``state`` to the host's memory, to be written while training goes on."""
+        copied: dict[str, Any] = _on_host(self.state())
+        return copied
+
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what ``state`` returned, also with another number of ranks."""
         self.network.load_state_dict(state["network"])
@@ -326,6 +344,16 @@ class Learner:
         self.step, self.epoch = state["step"], state["epoch"]
         self.num_skipped = state["num_skipped"]
         self.progress = EpochProgress(**state["progress"])
+
+
+def _on_host(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _on_host(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_on_host, value))
+    return value
 
 
 def _in_one_piece(network: nn.Module) -> Float[Tensor, " n"]:

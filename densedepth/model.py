@@ -75,7 +75,9 @@ class UpBlock(nn.Module):
         self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b s h2 w2"]
     ) -> Float[Tensor, "b d h2 w2"]:
         """Compute the block's map at the skip connection's resolution."""
-        x = self.concat(self.upsample(x, (skip.shape[-2], skip.shape[-1])), skip)
+        x = self.upsample(x, (skip.shape[-2], skip.shape[-1]))
+        # Autocast enlarges in float32; what the convolution rounds anyway is joined rounded.
+        x = self.concat(x.to(skip.dtype), skip)
         x = self.conva_activation(self.conva(x))
         return self.convb_activation(self.convb(x))
 

@@ -65,6 +65,7 @@ def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) 
         precision=recipe.speed.precision,
         channels_last=recipe.speed.channels_last,
         compiled=recipe.speed.compile,
+        cuda_graphs=recipe.speed.cuda_graphs,
         micro_batch_size=recipe.speed.micro_batch_size,
         max_skipped_steps=recipe.max_skipped_steps,
     )

@@ -184,6 +184,11 @@ class SpeedConfig(Settings):
     compile: bool = Field(
         False, description="torch.compile; a minute or more before the first step"
     )
+    cuda_graphs: bool = Field(
+        True,
+        description="on GPUs, launch the network's forward and backward pass as one graph each; "
+        "not with compile or micro_batch_size",
+    )
     micro_batch_size: int | None = Field(
         None,
         ge=1,

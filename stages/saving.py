@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class SaveClock:
 
 
 class Saver:
-    """Rank 0's checkpoints: written to the node's disk, then uploaded in the background.
+    """Rank 0's checkpoints: copied, then written to the node's disk and uploaded in the background.
 
     Args:
         services: names the folder for what waits to be uploaded.
@@ -97,23 +98,34 @@ class Saver:
         shutil.rmtree(self.waiting, ignore_errors=True)  # of a process that died
 
     def save(self, learner: Any, history: dict[str, Any], figures: dict[str, float]) -> None:
-        """Write everything that a restart needs, and report it with figures."""
-        import torch
+        """Report figures and everything that a restart needs; it is written in the background."""
         from ray.train import Checkpoint
-
-        from densedepth.checkpoint import save_network
 
         self.waiting.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=self.waiting))
+        state = {**learner.snapshot(), **deepcopy(history)}
+
+        def keep(checkpoint: Any, name: str) -> Any:
+            self._write(learner, state, folder)
+            state.clear()
+            return self._upload(checkpoint, name)
+
+        report(figures, Checkpoint.from_directory(folder), keep)
+
+    def _write(self, learner: Any, state: dict[str, Any], folder: Path) -> None:
+        """Write a state, and the network that is in it, to the node's disk."""
+        import torch
+
+        from densedepth.checkpoint import save_network
+
+        weights = state["network"] if state["ema"] is None else state["ema"]
+        extra = {"input_size_px": list(self.recipe.input_size_px)}
+        path = folder / "network.safetensors"
         try:
-            torch.save({**learner.state(), **history}, folder / "state.pt")
-            extra = {"input_size_px": list(self.recipe.input_size_px)}
-            save_network(
-                learner.best_network, learner.depth_range, folder / "network.safetensors", extra
-            )
+            torch.save(state, folder / "state.pt")
+            save_network(learner.network, learner.depth_range, path, extra, weights=weights)
         except OSError as error:
             raise from_os_error(error, str(folder), writing=True) from error
-        report(figures, Checkpoint.from_directory(folder), self._upload)
 
     def _upload(self, checkpoint: Any, name: str) -> Any:
         """Copy a checkpoint into Ray's folder in the store, and again while that is in vain.

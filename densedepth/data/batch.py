@@ -92,7 +92,7 @@ class PackedBatch:
         )
 
     def pin_memory(self) -> "PackedBatch":
-        """Copy to page-locked memory, so that copies to a GPU overlap with its work."""
+        """Copy to page-locked memory what is not there yet: copies to a GPU then overlap."""
         return replace(
             self,
             image=self.image.pin_memory(),

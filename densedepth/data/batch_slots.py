@@ -9,6 +9,8 @@ tensors, and the slot is free again when the last tensor is gone.
 import errno
 import shutil
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +58,21 @@ class BatchSlots:
                 )
         memory = tuple(_shared(size_bytes) for _ in range(count))
         return cls(memory, _shared(count).zero_(), num_per_process)
+
+    @contextmanager
+    def page_locked(self) -> Iterator[None]:
+        """Lock the slots' pages meanwhile: copies from them to a GPU overlap with its work.
+
+        Where the driver does not do it, nothing happens: ``pin_memory`` then copies.
+        """
+        cudart = torch.cuda.cudart()
+        locked = [m for m in self.memory if not cudart.cudaHostRegister(m.data_ptr(), m.nbytes, 0)]
+        try:
+            yield
+        finally:
+            torch.cuda.synchronize()
+            for memory in locked:
+                cudart.cudaHostUnregister(memory.data_ptr())
 
     def take(self, process: int) -> int | None:
         """Take a free slot of a process; None if all are in use."""

@@ -7,6 +7,7 @@ pictures stay uint8 and depth uint16 until they are on the device.
 import pickle
 from collections import deque
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -219,10 +220,12 @@ class BatchLoader:
             prefetch_factor=BATCHES_AHEAD,
             multiprocessing_context=self.start_method,
         )
-        for message in loader:
-            if message.error is not None:
-                raise message.error
-            yield message.open(slots, self.source.input_size_px)
+        messages = iter(loader)  # the processes begin before the pages are locked
+        with slots.page_locked() if self.pin_memory else nullcontext():
+            for message in messages:
+                if message.error is not None:
+                    raise message.error
+                yield message.open(slots, self.source.input_size_px)
 
 
 def read_samples(shards: ShardList, *, rank: int = 0, world_size: int = 1) -> Iterator[Sample]:

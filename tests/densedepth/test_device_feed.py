@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from densedepth.data.batch import PackedBatch
+from densedepth.data.batch_slots import BatchSlots
 from densedepth.device_feed import ahead_on_device
 
 SIZE_PX = (256, 256)
@@ -60,3 +61,16 @@ def test_steps_and_pictures_arrive_on_a_gpu_as_the_cpu_has_them(pinned):
         assert torch.equal(batch.valid.cpu(), expected.valid)
         torch.testing.assert_close(batch.depth_m.cpu(), expected.depth_m, rtol=1e-6, atol=0)
         assert batch.sample_seeds.tolist() == [number]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_slots_are_page_locked_meanwhile_and_batches_in_them_are_not_copied():
+    slots = BatchSlots.make(1, 2, 2**20)
+    with slots.page_locked():
+        memory = slots.lend(1)
+        assert memory.is_pinned()
+        assert memory[100:200].pin_memory().data_ptr() == memory.data_ptr() + 100
+        memory.fill_(7)
+        assert int(memory.to("cuda", non_blocking=True).sum()) == 7 * 2**20
+    assert not memory.is_pinned()

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import torchvision
 from jaxtyping import TypeCheckError
 from torch import nn
 from torch.nn import functional
@@ -345,3 +346,17 @@ def test_timm_networks_that_cannot_be_encoders_are_refused():
     unpadded = DenseDepth("timm:inception_v4", 0.05).eval()
     with torch.no_grad(), pytest.raises(ValueError, match=r"inception_v4: of an image of 96x128"):
         unpadded(torch.rand(1, 3, 96, 128))
+
+
+def test_a_dense_block_that_joins_its_maps_one_by_one_gives_what_torchvisions_gives():
+    ours = build_encoder("densenet121")
+    theirs = torchvision.models.densenet121(weights=None).features
+    theirs.load_state_dict(ours.features.state_dict())
+    image = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    found, expected = ours(image)[-1], torch.relu(theirs(image))
+    assert torch.equal(found, expected)
+    for value in (found, expected):
+        value.square().mean().backward()
+    for name, parameter in theirs.named_parameters():
+        gradient = ours.features.get_parameter(name).grad
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-6)

@@ -429,15 +429,17 @@ def gpu(*values: str) -> object:
 def test_every_precision_learns_as_full_precision_does(device, precision):
     set_float32(precision)
     try:
-        told = train(make_learner(precision=precision, device=device), 4)
+        told = train(make_learner(precision=precision, device=device), 8)
     finally:
         set_float32("fp32")
     losses = [epoch.train_loss for epoch in told["epochs"]]
     assert not told["skipped"]
-    if precision == "fp16":  # the first steps look for the scale
-        assert losses[-1] < 0.95 * losses[0]
+    if precision == "fp16":  # the first steps look for the scale, perhaps a whole epoch's
+        found = [loss for loss in losses if math.isfinite(loss)]
+        assert len(found) >= 6
+        assert found[-1] < 0.95 * found[0]
     else:
-        expected = train(make_learner(device=device), 4)["epochs"][-1].train_loss
+        expected = train(make_learner(device=device), 8)["epochs"][-1].train_loss
         assert losses[-1] == pytest.approx(expected, rel=0.15)
 
 
@@ -462,15 +464,61 @@ def test_the_state_goes_on_where_it_was_and_on_another_device(device):
         assert torch.equal(value.cpu(), on_cpu.network.state_dict()[name]), name
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("in_ddp", [False, True])
+def test_cuda_graphs_do_the_same_steps(in_ddp, precision, monkeypatch, tmp_path):
+    """A batch of another size, and validation, run as before; a failed capture would warn."""
+
+    def feed(epoch: int, sample: int) -> list[Batch]:
+        return [*batches(epoch), batch(10 * epoch + 7, 3)]
+
+    changes = {"device": "cuda", "precision": precision, "ema_decay": 0.9}
+    eager, graphs = make_learner(**changes, cuda_graphs=False), make_learner(**changes)
+    expected = train(eager, 4, feed)["epochs"]
+    if in_ddp:
+        monkeypatch.setenv("NCCL_SOCKET_IFNAME", "lo")
+        dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+        graphs.forward = nn.parallel.DistributedDataParallel(graphs.network, device_ids=[0])
+    try:
+        found = train(graphs, 4, feed)["epochs"]
+    finally:
+        if in_ddp:
+            dist.destroy_process_group()
+    assert "forward" in vars(graphs.network)
+    assert "forward" not in vars(eager.network)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=2e-2)
+        assert ours.metrics["rmse"] == pytest.approx(theirs.metrics["rmse"], rel=5e-2)
+
+
+def test_a_snapshot_stays_as_it_was_while_training_goes_on():
+    learner = make_learner(ema_decay=0.9)
+    train(learner, 1)
+    expected, snapshot = copy.deepcopy(learner.state()), learner.snapshot()
+    train(learner, 2)
+    assert not torch.equal(snapshot["network"]["conv3.bias"], learner.network.conv3.bias)
+    assert snapshot["progress"] == expected["progress"]
+    for part in ("network", "ema"):
+        assert all(torch.equal(snapshot[part][n], value) for n, value in expected[part].items())
+    for number, moments in expected["optimiser"]["state"].items():
+        found = snapshot["optimiser"]["state"][number]
+        assert all(torch.equal(found[name], value) for name, value in moments.items())
+
+
 def compare_compiled(device: str) -> None:
     """Train with and without compilation; raises where they differ."""
     if device == "cpu":  # traced, but not translated to C++, which takes a minute
         torch.compile = functools.partial(torch.compile, backend="eager")
+    set_float32("fp32")
     changes = {"device": device, "micro_batch_size": 1, "ema_decay": 0.9}
     plain, compiled = make_learner(**changes), make_learner(**changes, compiled=True)
     (expected,), (found,) = (train(learner, 1)["epochs"] for learner in (plain, compiled))
-    assert found.train_loss == pytest.approx(expected.train_loss, rel=1e-3)
-    assert found.metrics["rmse"] == pytest.approx(expected.metrics["rmse"], rel=1e-2)
+    both = f"{found} beside {expected}"
+    rel = 1e-3 if device == "cpu" else 1e-2  # a GPU sums in another order
+    assert found.train_loss == pytest.approx(expected.train_loss, rel=rel), both
+    assert found.metrics["rmse"] == pytest.approx(expected.metrics["rmse"], rel=10 * rel), both
 
 
 @pytest.mark.parametrize("device", DEVICES)

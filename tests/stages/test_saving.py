@@ -4,8 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 import ray.train
+import torch
 
 from cluster.errors import NoSpaceLeft, StorageError
+from densedepth.checkpoint import load_network
+from densedepth.depth_range import NYU
+from densedepth.learner import Learner, TrainSettings
+from densedepth.losses import DepthLoss
+from densedepth.model import DenseDepth
+from densedepth.schedule import Schedule
 from stages import saving
 from stages.saving import SaveClock, Saver
 
@@ -120,3 +127,31 @@ def test_what_waiting_cannot_cure_is_told_at_once(upload, now, error):
         upload([error])
     assert now.time_s == 0
     assert isinstance(caught.value, NoSpaceLeft) == (error.errno == 28)
+
+
+def test_what_is_saved_is_the_state_at_the_time_though_training_goes_on(now, tmp_path, monkeypatch):
+    reported = []
+    monkeypatch.setattr(saving, "report", lambda *given: reported.append(given))
+    monkeypatch.setattr(Saver, "_upload", lambda self, checkpoint, name: (checkpoint.path, name))
+    torch.manual_seed(0)
+    network = DenseDepth("mobilenet_v2", 0.0625)
+    settings = TrainSettings(Schedule(9), ema_decay=0.5)
+    learner = Learner(network, network, DepthLoss(20.0), NYU, settings, torch.device("cpu"))
+    services = SimpleNamespace(scratch=tmp_path, key="a/b")
+    recipe = SimpleNamespace(input_size_px=(64, 64))
+    history = {"skipped": [{"step": 1}]}
+    before = learner.ema.conv3.bias.clone()
+    Saver(services, recipe).save(learner, history, {"step": 3})
+    with torch.no_grad():
+        learner.ema.conv3.bias.add_(1)
+    history["skipped"].append({"step": 2})
+    ((figures, checkpoint, keep),) = reported
+    assert figures == {"step": 3}
+    folder, name = keep(checkpoint, "c1")
+    assert name == "c1"
+    state = torch.load(f"{folder}/state.pt", weights_only=True)
+    assert state["skipped"] == [{"step": 1}]
+    assert torch.equal(state["ema"]["conv3.bias"], before)
+    saved, depth_range, extra = load_network(f"{folder}/network.safetensors")
+    assert torch.equal(saved.conv3.bias, before)
+    assert (depth_range, extra) == (NYU, {"input_size_px": [64, 64]})
