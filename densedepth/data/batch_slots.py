@@ -66,13 +66,20 @@ class BatchSlots:
         Where the driver does not do it, nothing happens: ``pin_memory`` then copies.
         """
         cudart = torch.cuda.cudart()
-        locked = [m for m in self.memory if not cudart.cudaHostRegister(m.data_ptr(), m.nbytes, 0)]
+        # Codes are compared as numbers: each of torch's is true, the one of success too.
+        locked = [
+            memory
+            for memory in self.memory
+            if int(cudart.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)) == 0
+        ]
         try:
             yield
         finally:
-            torch.cuda.synchronize()
-            for memory in locked:
-                cudart.cudaHostUnregister(memory.data_ptr())
+            torch.cuda.synchronize()  # copies may be on their way
+            # What the driver still took for locked would fail copies of what lies there next.
+            codes = [int(cudart.cudaHostUnregister(memory.data_ptr())) for memory in locked]
+            if any(codes):
+                raise RuntimeError(f"CUDA did not unlock the loader's memory: codes {codes}")
 
     def take(self, process: int) -> int | None:
         """Take a free slot of a process; None if all are in use."""

@@ -1,6 +1,7 @@
 """Batches on their way to a device: every depth step arrives as the CPU has it."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -74,3 +75,41 @@ def test_slots_are_page_locked_meanwhile_and_batches_in_them_are_not_copied():
         memory.fill_(7)
         assert int(memory.to("cuda", non_blocking=True).sum()) == 7 * 2**20
     assert not memory.is_pinned()
+
+
+class Code:
+    """As torch's codes of CUDA's errors are: true, whatever the number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __int__(self) -> int:
+        return self.number
+
+
+def test_what_was_page_locked_is_unlocked_and_nothing_else(monkeypatch):
+    slots = BatchSlots.make(1, 3, 4096)
+    first, second, third = (memory.data_ptr() for memory in slots.memory)
+    locked, unlocked = [], []
+
+    def lock(address: int, size: int, flags: int) -> Code:
+        locked.append((address, size, flags))
+        return Code(2 if address == second else 0)
+
+    def unlock(address: int) -> Code:
+        unlocked.append(address)
+        return Code(0)
+
+    driver = SimpleNamespace(cudaHostRegister=lock, cudaHostUnregister=unlock)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: driver)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: unlocked.append("after copies"))
+    with slots.page_locked():
+        assert locked == [(address, 4096, 0) for address in (first, second, third)]
+        assert unlocked == []
+    assert unlocked == ["after copies", first, third]
+    driver.cudaHostUnregister = lambda address: Code(1)
+    with (
+        pytest.raises(RuntimeError, match=r"did not unlock .* codes \[1, 1\]"),
+        slots.page_locked(),
+    ):
+        pass
