@@ -36,6 +36,7 @@ class Heart:
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
+        self._thread.join()  # a last beat behind the end would stand for a rank that hangs
         self._services.end_beats(self._rank)
 
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
