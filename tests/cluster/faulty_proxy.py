@@ -28,6 +28,7 @@ class Fault(Enum):
     SLOW_DOWN = auto()  # 503 SlowDown; the server is not asked
     CONFLICT = auto()  # 409 ConditionalRequestConflict; the server is not asked
     NOT_IMPLEMENTED = auto()  # 501; the server is not asked
+    NO_SUCH_UPLOAD = auto()  # 404 NoSuchUpload; the server is not asked
 
 
 READ_FAULTS = (
@@ -51,6 +52,7 @@ _REFUSALS = {
     Fault.SLOW_DOWN: (503, "SlowDown"),
     Fault.CONFLICT: (409, "ConditionalRequestConflict"),
     Fault.NOT_IMPLEMENTED: (501, "NotImplemented"),
+    Fault.NO_SUCH_UPLOAD: (404, "NoSuchUpload"),
 }
 PIECE_PAUSE_S, NUM_PIECES = 0.02, 25
 

@@ -194,6 +194,46 @@ def test_a_spoiled_upload_is_made_again(
     assert s3_store.get_bytes("small") == b"abc"
 
 
+@pytest.mark.parametrize("num_before", [0, 1], ids=["begin", "complete"])
+@pytest.mark.parametrize("fault", [Fault.SLOW_DOWN, Fault.RESET_UPLOAD, Fault.LOSE_REPLY])
+def test_an_upload_in_parts_is_begun_and_completed_again_when_that_is_spoiled(
+    s3_store: S3Store,
+    proxy: FaultyProxy,
+    tmp_path: Path,
+    small_parts: int,
+    fault: Fault,
+    num_before: int,
+):
+    data = os.urandom(small_parts + 1)
+    (tmp_path / "file").write_bytes(data)
+    proxy.spoil("POST", *num_before * [lambda: None], fault)
+    s3_store.verify(s3_store.put_file("k", tmp_path / "file"))
+    assert s3_store.get_bytes("k") == data
+    assert proxy.num_requests["PUT"] == 2, "no part is sent again"
+
+
+@pytest.mark.parametrize("was_completed", [True, False])
+def test_an_upload_that_the_server_knows_no_more_is_done_if_its_object_is_there(
+    s3_store: S3Store,
+    proxy: FaultyProxy,
+    tmp_path: Path,
+    small_parts: int,
+    monkeypatch: pytest.MonkeyPatch,
+    was_completed: bool,
+):
+    """AWS answers so to what was completed and whose reply got lost; SeaweedFS says yes again."""
+    monkeypatch.setattr(s3_transfer, "PAUSES_S", ())
+    (tmp_path / "file").write_bytes(bytes(small_parts + 1))
+    lost = [Fault.LOSE_REPLY] if was_completed else []
+    proxy.spoil("POST", lambda: None, *lost, Fault.NO_SUCH_UPLOAD)
+    if was_completed:
+        s3_store.verify(s3_store.put_file("k", tmp_path / "file"))
+        return
+    with pytest.raises(StoreUnavailable, match="404 NoSuchUpload"):
+        s3_store.put_file("k", tmp_path / "file")
+    assert s3_store.stat("k") is None
+
+
 def test_a_server_killed_in_the_middle_of_a_download_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
