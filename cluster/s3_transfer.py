@@ -105,6 +105,8 @@ def _read_range(
                 for chunk in _chunks(reply["Body"]):
                     _write_all(descriptor, chunk, at)
                     at += len(chunk)
+                if at == before < end:  # nothing moves, so the pauses count
+                    raise StoreUnavailable(url, f"an empty body came for {wanted}")
         except StoreUnavailable:
             if at > before:  # it moves, if slowly
                 pauses_s = iter(PAUSES_S)

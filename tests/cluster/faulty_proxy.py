@@ -20,6 +20,8 @@ class Fault(Enum):
     LOSE_REPLY = auto()  # the server does the work, the client hears nothing
     CUT_BODY = auto()  # the connection ends after half the body
     RESET_BODY = auto()  # the connection is reset after half the body
+    SHORT_BODY = auto()  # half the body arrives, and the header says that this is all
+    EMPTY_BODY = auto()  # no byte of the body arrives, and the header says that this is all
     FLIP_BIT = auto()  # the body arrives with one bit changed
     SLOW_BODY = auto()  # the body comes in small pieces with pauses
     RESET_UPLOAD = auto()  # the connection is reset after half of the client's body
@@ -35,6 +37,7 @@ READ_FAULTS = (
     Fault.SLOW_DOWN,
     Fault.RESET_BODY,
     Fault.CUT_BODY,
+    Fault.SHORT_BODY,
     Fault.FLIP_BIT,
     Fault.SLOW_BODY,
     Fault.LOSE_REPLY,
@@ -201,6 +204,8 @@ def faulty_proxy(upstream_url: str) -> Iterator[FaultyProxy]:
             for name, value in headers:
                 if name.lower() not in ours:
                     self.send_header(name, value)
+            if data and fault in (Fault.SHORT_BODY, Fault.EMPTY_BODY):
+                data = data[: len(data) // 2] if fault is Fault.SHORT_BODY else b""
             if data is not None:
                 self.send_header("Content-Length", str(len(data)))
             self.end_headers()

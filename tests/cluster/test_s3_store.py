@@ -163,6 +163,18 @@ def test_replies_spoiled_for_ever_are_an_error(
     assert list((tmp_path / "downloads").iterdir()) == []
 
 
+def test_empty_bodies_for_ever_are_an_error_and_no_endless_loop(
+    s3_store: S3Store, proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(s3_transfer, "PAUSES_S", (0.01,))
+    monkeypatch.setattr(s3_transfer, "READ_PART_BYTES", 2_000_000)
+    monkeypatch.setattr(s3_transfer, "NUM_PARTS_AT_ONCE", 1)
+    ref = s3_store.put_bytes("k", DATA)
+    proxy.spoil("GET", *2 * [Fault.EMPTY_BODY])
+    with pytest.raises(StoreUnavailable, match="k: an empty body came for bytes=0-1999999"):
+        s3_store.fetch(ref, tmp_path / "downloads")
+
+
 def test_an_object_that_is_spoiled_in_the_store_is_asked_for_just_once(
     s3_store: S3Store, proxy: FaultyProxy, tmp_path: Path
 ):
