@@ -70,6 +70,11 @@ class NodeCache:
         if file is not None:
             file.close()
 
+    def distrust(self, ref: ObjectRef) -> None:
+        """Have an object checked, or brought, again at its next opening: its bytes are others."""
+        with suppress(OSError):
+            self._mark(ref, self.store.own_file(ref.key)).unlink()
+
     def _open(self, ref: ObjectRef, *, ahead: bool) -> FileIO | None:
         own = self.store.own_file(ref.key)
         path, mark = own or self.folder / ref.sha256, self._mark(ref, own)

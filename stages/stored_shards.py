@@ -1,5 +1,7 @@
 """A split's shards as the reader takes them: opened out of the node's cache, by number."""
 
+import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +40,25 @@ class StoredShards:
         from densedepth.data.shard_index import ShardIndex
         from densedepth.data.shard_source import OpenShard
 
-        with self.cache.open(self.indexes[number]) as file:
-            name = self.cache.store.url_of(self.indexes[number].key)
-            index = ShardIndex.from_bytes(file.readall(), name)
+        name = self.cache.store.url_of(self.indexes[number].key)
+        index = ShardIndex.from_bytes(self._whole(self.indexes[number]), name)
         tar = self.tars[number]
-        return OpenShard(self.cache.store.url_of(tar.key), self.cache.open(tar), index)
+        return OpenShard(
+            self.cache.store.url_of(tar.key),
+            self.cache.open(tar),
+            index,
+            distrust=functools.partial(self.cache.distrust, tar),
+        )
+
+    def _whole(self, ref: ObjectRef) -> bytes:
+        """Read a small object; its copy is brought again if it rotted since it was checked."""
+        with self.cache.open(ref) as file:
+            data = file.readall()
+        if hashlib.sha256(data).hexdigest() == ref.sha256:
+            return data
+        self.cache.distrust(ref)
+        with self.cache.open(ref) as file:
+            return file.readall()
 
     def prefetch(self, numbers: Sequence[int]) -> None:
         """Have shards brought in the background, in this order."""

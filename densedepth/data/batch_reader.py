@@ -53,7 +53,13 @@ class BatchReader:
         Raises:
             CorruptShardError: as ``ShardList.open_shard`` and ``read_sample``.
         """
-        return self._shard(shard).read(number)
+        opened = self._shard(shard)
+        try:
+            return opened.read(number)
+        except CorruptShardError:
+            # What was whole when it came may have rotted on this node's disk since.
+            self._open.pop(shard).file.close()
+            return self._shard(shard).read(number)
 
     def read_batch(self, plan: BatchPlan, memory: UInt8[Tensor, " n"]) -> PackedBatch:
         """Read a batch and decode it into memory of at least ``num_bytes``.

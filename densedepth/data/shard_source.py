@@ -1,6 +1,6 @@
 """Where a reader's shards come from: a value that opens them by number and fetches ahead."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
@@ -19,15 +19,21 @@ class OpenShard:
         name: what errors name: the tar's key or path.
         file: the tar. It stays readable if its name is deleted meanwhile.
         index: where each sample lies.
+        distrust: has the shard checked again when it is opened next.
     """
 
     name: str
     file: BinaryIO
     index: ShardIndex
+    distrust: Callable[[], None] = lambda: None
 
     def read(self, number: int) -> EncodedSample:
         """Read a sample by its place in the shard; see ``read_sample``."""
-        return read_sample(self.file, self.index.entries[number], self.name)
+        try:
+            return read_sample(self.file, self.index.entries[number], self.name)
+        except CorruptShardError:
+            self.distrust()
+            raise
 
 
 @runtime_checkable

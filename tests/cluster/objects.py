@@ -32,5 +32,16 @@ def at_once(call: Callable[[int], bool], count: int = 16) -> list[bool]:
         return list(pool.map(wait_and_call, range(count)))
 
 
+def rot(path: Path, place: int = 0) -> None:
+    """Flip a bit of a file as a failing disk does: the time stamps stay."""
+    times = path.stat()
+    with path.open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def files_below(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}

@@ -16,7 +16,7 @@ from cluster.cache_space import CacheSpace, limit_from_environment
 from cluster.errors import NoSpaceLeft, ObjectCorrupt, ObjectMissing, StoreUnwritable
 from cluster.local_store import LocalStore
 from cluster.storage import ObjectRef, ObjectStore
-from tests.cluster.objects import at_once, files_below, ref_to, sha256
+from tests.cluster.objects import at_once, files_below, ref_to, rot, sha256
 
 fork = multiprocessing.get_context("fork")
 
@@ -126,6 +126,27 @@ def test_what_was_checked_before_the_machine_started_anew_is_checked_again(
     content(cache, ref)
     content(cache, ref)
     assert remote.downloads == ["a", "a"]
+
+
+def test_what_is_distrusted_is_checked_or_brought_again(
+    remote: RemoteStore, local_store: LocalStore, tmp_path: Path
+):
+    """Bytes that change on the disk without a write leave the file's time stamps as they were."""
+    (ref,) = put(remote, "a")
+    brought = NodeCache(remote, tmp_path / "cache")
+    content(brought, ref)
+    rot(tmp_path / "cache" / ref.sha256)
+    assert content(brought, ref) != b"a" * 1000, "it was checked once"
+    brought.distrust(ref)
+    assert content(brought, ref) == b"a" * 1000
+    assert remote.downloads == ["a", "a"]
+    own = NodeCache(local_store, tmp_path / "cache")
+    put(local_store, "a")
+    content(own, ref)
+    rot(local_store.root / "a")
+    own.distrust(ref)
+    with pytest.raises(ObjectCorrupt, match="its sha256 is"):
+        own.open(ref)
 
 
 def test_many_at_once_download_once(remote: RemoteStore, tmp_path: Path):

@@ -27,6 +27,7 @@ from stages.manifest import make_manifest, publish_manifest
 from stages.shard_writer import entry_of
 from stages.stored_shards import StoredShards, stored_shards
 from tests.cluster.faulty_proxy import READ_FAULTS, Fault, FaultyProxy
+from tests.cluster.objects import rot
 from tests.cluster.seaweedfs import seaweedfs_server
 
 NUM_SHARDS, NUM_PER_SHARD = 6, 4
@@ -160,6 +161,32 @@ def test_an_epoch_goes_on_when_the_server_was_killed_and_started_again(
             assert not rest.done()
             server.start()
             assert first + rest.result(120) == expected
+
+
+@pytest.mark.parametrize("what", ["shards", "indexes"])
+@pytest.mark.s3
+def test_a_copy_that_rotted_on_the_nodes_disk_is_brought_again(
+    s3_store: ObjectStore, tmp_path: Path, what: str, expected
+):
+    split = publish(s3_store, tmp_path)
+    shards = stored_shards(s3_store, split, tmp_path / "scratch")
+    seen(an_epoch(shards))
+    ref = getattr(split, what)[3]
+    rot(tmp_path / "scratch/cache" / ref.sha256, ref.size_bytes // 2)
+    assert seen(an_epoch(shards)) == expected
+    assert hashlib.sha256((tmp_path / "scratch/cache" / ref.sha256).read_bytes()).hexdigest() == (
+        ref.sha256
+    )
+
+
+def test_a_folders_own_shard_that_rotted_after_its_check_is_named(tmp_path: Path):
+    local = LocalStore(tmp_path / "store")
+    split = publish(local, tmp_path)
+    shards = stored_shards(local, split, tmp_path / "scratch")
+    seen(an_epoch(shards))
+    rot(local.root / split.shards[3].key, 5000)
+    with pytest.raises(ObjectCorrupt, match=rf"{split.shards[3].sha256}\.tar: its sha256 is"):
+        seen(an_epoch(shards))
 
 
 def gone(store: ObjectStore, split: ShardSplit) -> None:
