@@ -112,15 +112,13 @@ class _Work:
         if frames is None:
             frames = self._frames_by_note(entry, damage.split)
         path = self.folder / "shard.tar"
-        index, _, skipped = self._raw.writer.make_tar(path, damage.split, frames)
+        _, _, skipped = self._raw.writer.make_tar(path, damage.split, frames)
         reason = "the raw frames, the code or a library are not those of the time"
         if skipped:
             first = skipped[0]
             reason = f"{len(skipped)} raw frames cannot be used now; {first.frame}: {first.reason}"
         _require(sha256_of(path), damage.ref, reason)
         self.store.put_file(damage.ref.key, path)
-        if not self.store.has(entry.index):
-            self.store.put_bytes(entry.index.key, index.to_bytes())
 
     def _entries(self, damage: Damage) -> tuple[ShardEntry, ...]:
         return entries_of(self.shards.splits[damage.split])

@@ -9,6 +9,7 @@ import pytest
 
 from cluster import s3_transfer
 from cluster.storage import ObjectStore
+from densedepth.data import shard_index
 from densedepth.data.formats import make_reader
 from stages.artifacts import ShardSet
 from stages.manifest import entries_of, make_manifest, publish_manifest
@@ -241,6 +242,18 @@ def test_changed_raw_frames_do_not_replace_a_shard(config, store, shards, root):
     (done,) = mend(config, store, shards)
     assert "the raw frames, the code or a library are not those of the time" in done.problem
     assert store.stat(tar.key) is None
+
+
+def test_an_index_that_is_made_otherwise_today_is_not_stored(config, store, shards, monkeypatch):
+    split = shards.splits["train"]
+    for ref in (split.shards[0], split.indexes[0]):
+        store.delete(ref.key)
+    damages = check(store, shards)
+    monkeypatch.setattr(shard_index, "FORMAT", "depth-shards/9")
+    tar, index = repair(store, shards, damages, partial(raw_data, config, store))
+    assert (tar.damage.ref, tar.problem) == (split.shards[0], "")
+    assert "its tar gives another index" in index.problem
+    assert store.stat(split.indexes[0].key) is None, "something false was stored"
 
 
 def test_a_shard_and_its_index_gone_without_a_note_cannot_be_made_anew(config, store, shards):
