@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cluster.errors import ObjectMissing, from_os_error
 from cluster.s3_transfer import patiently
 from cluster.storage import ObjectRef, ObjectStore
-from densedepth.errors import BadFrameError, MissingDataError
+from densedepth.errors import DataError
 from stages.artifacts import SkippedFrame
 from stages.manifest import ShardEntry
 from stages.shard_jobs import file_mark
@@ -179,7 +179,7 @@ class ShardWriter:
                 frame, future = reading.popleft()
                 try:
                     yield frame, future.result()
-                except (BadFrameError, MissingDataError) as error:
+                except DataError as error:  # of the frame, or of what it needs beside it
                     yield frame, error
 
     def _read(self, split: str, frame: Frame) -> EncodedSample:

@@ -98,6 +98,7 @@ class KittiEigen:
 
         Raises:
             BadFrameError: a file is missing or corrupt, sizes differ, no pixel is measured.
+            DataError: the day's calibration is missing or damaged.
         """
         day, camera = frame.image_path.parents[3], int(frame.image_path.parents[1].name[-2:])
         if self.ground_truth == "velodyne":

@@ -45,7 +45,7 @@ def read_calibration(folder: Path, camera: int) -> Calibration:
 
     Raises:
         MissingDataError: a file is not there.
-        DataError: a file lacks a matrix.
+        DataError: a file cannot be read or lacks a matrix.
     """
     cameras, velodyne = folder / CAMERA_FILE, folder / VELODYNE_FILE
     camera_rows, velodyne_rows = _read_rows(cameras), _read_rows(velodyne)
@@ -133,6 +133,8 @@ def _read_rows(path: Path) -> dict[str, str]:
         raise MissingDataError(
             f"no calibration {path}; KITTI has it in <date>_calib.zip, unpack it into the root"
         ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
@@ -140,8 +142,11 @@ def _matrix(
     rows: dict[str, str], name: str, shape: tuple[int, ...], path: Path
 ) -> Float64[np.ndarray, "..."]:
     try:
-        return np.array(rows[name].split(), dtype=np.float64).reshape(shape)
+        matrix = np.array(rows[name].split(), dtype=np.float64).reshape(shape)
     except KeyError:
         raise DataError(f"{path} has no line {name!r}") from None
     except ValueError as error:
         raise DataError(f"{path}: line {name!r} is no {shape} matrix: {error}") from error
+    if not np.isfinite(matrix).all():
+        raise DataError(f"{path}: line {name!r} holds NaN or infinity")
+    return matrix

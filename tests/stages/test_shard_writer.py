@@ -1,6 +1,7 @@
 """Tests of stages/shard_writer.py: one shard's work, and what is not done twice."""
 
 import os
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from densedepth.sample import Frame
 from stages import shard_writer
 from stages.shard_writer import ShardResult, ShardWriter, fill_holes
 from stages.stored_shards import StoredShards
+from tests.densedepth.data.tiny_kitti import DATE, drive_name, write_calibration, write_frame
 from tests.stages.raw_frames import write_pair
 
 
@@ -172,6 +174,26 @@ def test_a_corrupt_jpeg_and_a_depth_of_another_size_are_left_out_and_told(
     assert broken.image_path.name in reasons[broken.key]
     assert "32x12" in reasons[odd.key]
     assert "32x24" in reasons[odd.key]
+
+
+def test_a_damaged_calibration_costs_its_days_frames_and_is_told(tmp_path: Path):
+    root, other = tmp_path / "kitti", "2011_09_28"
+    write_frame(root, 1, 0)
+    write_calibration(root / DATE)
+    shutil.copytree(root / DATE, root / other)
+    (root / other / "calib_velo_to_cam.txt").write_text("R: 1 2 3\nT: 0 0 0\n")
+    for day in (DATE, other):
+        (root / day / drive_name(1)).rename(root / day / f"{day}_drive_0001_sync")
+    lines = [f"{day}/{day}_drive_0001_sync 0 l\n" for day in (DATE, other)]
+    (root / "train_files.txt").write_text("".join(lines))
+    (root / "test_files.txt").write_text("")
+    reader = make_reader("kitti_eigen", str(root), ground_truth="velodyne", val_fraction=0.0)
+    good, bad = reader.list_frames("train").frames
+    result = ShardWriter(LocalStore(tmp_path / "store"), reader).write("train", [bad, good])
+    assert result.shard.num_samples == 1
+    (skipped,) = result.skipped
+    assert skipped.frame == bad.key
+    assert f"{other}/calib_velo_to_cam.txt: line 'R' is no (3, 3) matrix" in skipped.reason
 
 
 def test_a_shard_without_a_usable_frame_is_none(writer, frames):

@@ -85,6 +85,12 @@ def test_calibration_that_is_missing_or_damaged_is_named(tmp_path):
     (tmp_path / "calib_velo_to_cam.txt").write_text("R: 1 2 3\nT: 0 0 0\n")
     with pytest.raises(DataError, match=r"calib_velo_to_cam\.txt: line 'R' is no \(3, 3\) matrix"):
         read_calibration(tmp_path, 2)
+    (tmp_path / "calib_velo_to_cam.txt").write_text("R: 0 -1 0 0 0 -1 1 0 0\nT: 0 nan 0\n")
+    with pytest.raises(DataError, match=r"calib_velo_to_cam\.txt: line 'T' .*NaN or infinity"):
+        read_calibration(tmp_path, 2)
+    (tmp_path / "calib_velo_to_cam.txt").write_bytes(b"R: \xff\xfe")
+    with pytest.raises(DataError, match=r"calib_velo_to_cam\.txt cannot be read: .*decode byte"):
+        read_calibration(tmp_path, 2)
 
 
 @pytest.mark.parametrize("axis", AXES)
