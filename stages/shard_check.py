@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from cluster.errors import ObjectCorrupt, ObjectMissing
+from cluster.errors import ObjectCorrupt, ObjectMissing, from_os_error
 from cluster.storage import ObjectRef, ObjectStore
 from densedepth.errors import CorruptShardError
 from stages.artifacts import ShardSet, ShardSplit
@@ -89,6 +89,7 @@ def as_file(store: ObjectStore, ref: ObjectRef) -> Iterator[Path]:
 
     Raises:
         ObjectMissing: no object has this key.
+        NoSpaceLeft: the disk for it is full.
     """
     info, own = store.stat(ref.key), store.own_file(ref.key)
     if info is None:
@@ -98,8 +99,11 @@ def as_file(store: ObjectStore, ref: ObjectRef) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = Path(folder) / "object"
-        with path.open("w+b", buffering=0) as file, suppress(ObjectCorrupt):
-            store.download(ref.model_copy(update={"size_bytes": info.size_bytes}), file)
+        try:
+            with path.open("w+b", buffering=0) as file, suppress(ObjectCorrupt):
+                store.download(ref.model_copy(update={"size_bytes": info.size_bytes}), file)
+        except OSError as error:
+            raise from_os_error(error, str(path), writing=True) from error
         yield path
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.cluster.conftest import (
     local_store,
+    mounted,
     proxy,
     s3_environment,
     s3_store,
@@ -14,7 +15,15 @@ from tests.cluster.conftest import (
 )
 from tests.stages.raw_frames import write_data_set
 
-__all__ = ["local_store", "proxy", "s3_environment", "s3_store", "seaweedfs", "store"]
+__all__ = [
+    "local_store",
+    "mounted",
+    "proxy",
+    "s3_environment",
+    "s3_store",
+    "seaweedfs",
+    "store",
+]
 
 
 @pytest.fixture

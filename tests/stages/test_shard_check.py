@@ -1,6 +1,7 @@
 """Tests of stages/shard_check.py and stages/shard_repair.py: damage found, named and mended."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster import s3_transfer
+from cluster.errors import NoSpaceLeft
 from cluster.storage import ObjectStore
 from densedepth.data import shard_index
 from densedepth.data.formats import make_reader
@@ -142,6 +144,18 @@ def test_a_line_that_often_breaks_is_no_damage(
     proxy.spoiled_paths = r"\.tar$"
     proxy.spoil("GET", *6 * [Fault.CUT_BODY])
     assert check(s3_store, shards) == []
+
+
+@pytest.mark.s3
+def test_a_full_disk_is_no_damage_and_is_named(
+    config, s3_store, tmp_path: Path, mounted, monkeypatch: pytest.MonkeyPatch
+):
+    shards = shard_all(config, s3_store, tmp_path)
+    folder = mounted("size=4k")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with pytest.raises(NoSpaceLeft, match=f"^{folder}/check-.*: No space left"):
+        check(s3_store, shards)
+    assert list(folder.iterdir()) == []
 
 
 def test_missing_objects_are_named_and_made_anew(config, store, shards):
