@@ -105,6 +105,7 @@ def test_every_setting_of_the_recipe_arrives_at_the_learner():
         "augment.colour_jitter": 0.2,
         "speed.precision": "bf16",
         "speed.channels_last": False,
+        "speed.cuda_graphs": False,
         "speed.micro_batch_size": 1,
         "epochs": 3,
         "global_batch_size": 4,
