@@ -5,6 +5,7 @@ Figures of one model differ by more between protocols than those of two models u
 prints its description. ``protocols.py`` holds the field's by name.
 """
 
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -160,10 +161,14 @@ class Protocol:
         return MetricTable(self.name, self.range_edges_m)
 
     def with_median_scaling(self) -> "Protocol":
-        """Give the same protocol with per-image median scaling, named ``...-median``."""
+        """Give the same protocol with per-image median scaling, named ``...-median``.
+
+        The mark stands before that of the mirror average: one protocol has one name.
+        """
         if self.scaling == "median":
             return self
-        return replace(self, name=f"{self.name}-median", scaling="median")
+        name = re.sub("(-flip|-noflip)?$", r"-median\1", self.name, count=1)
+        return replace(self, name=name, scaling="median")
 
     def with_flip_average(self, enabled: bool) -> "Protocol":
         """Give the same protocol with mirror averaging on or off, ``-flip`` or ``-noflip``."""

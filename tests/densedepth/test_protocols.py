@@ -258,6 +258,14 @@ def test_every_variant_is_found_by_its_name(protocol):
     assert get_protocol(protocol.name) == protocol
 
 
+@pytest.mark.parametrize("name", [*PROTOCOLS, "whole_image-0.5-20m"])
+def test_a_variant_has_one_name_whatever_the_order_of_its_marks(name):
+    flip = "noflip" if get_protocol(name).flip_average else "flip"
+    one, other = get_protocol(f"{name}-median-{flip}"), get_protocol(f"{name}-{flip}-median")
+    assert one == other
+    assert one.name == f"{name}-median-{flip}"
+
+
 def test_variants_that_differ_have_different_names():
     found = {protocol.name: protocol for protocol in variants()}
     assert len(found) == len(list(variants()))
