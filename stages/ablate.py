@@ -208,7 +208,7 @@ def run_trial(config: dict[str, Any], payload: dict[str, Any]) -> None:
         "num_parameters": trained["num_parameters"],
         "seconds": sum(record.seconds for record in history),
     }
-    services.log_metrics([(0, history[-1].metrics)])
+    services.log_metrics([(0, history[-1].labelled())])
     services.monitor.finish(services.run_id, "FINISHED")
     ray.tune.report({"outcome": outcome})
 

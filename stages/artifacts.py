@@ -108,7 +108,15 @@ class ShardSet(Artifact):
 
 
 class EpochRecord(BaseModel):
-    """What one epoch of training came to."""
+    """What one epoch of training came to.
+
+    Attributes:
+        epoch: counted from 0.
+        step: steps taken since the training began.
+        train_loss: mean over the epoch's steps.
+        metrics: of the validation frames: ``loss``, and the per-image mean of each metric.
+        seconds: what the epoch took, validation included.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
@@ -117,6 +125,13 @@ class EpochRecord(BaseModel):
     train_loss: float
     metrics: dict[str, float]
     seconds: float
+
+    def labelled(self) -> dict[str, float]:
+        """The validation's figures as they are shown: a metric's name says how it was averaged."""
+        return {
+            "val_loss" if name == "loss" else f"val_per_image_{name}": value
+            for name, value in self.metrics.items()
+        }
 
 
 class Checkpoint(Artifact):
@@ -155,7 +170,7 @@ class Checkpoint(Artifact):
             "best_epoch": float(self.best_epoch),
             "train_seconds": self.train_seconds,
             "skipped_steps": float(self.num_skipped_steps),
-            **{f"val_{name}": value for name, value in best.metrics.items()},
+            **best.labelled(),
         }
 
 
@@ -203,9 +218,9 @@ class AblationTable(Artifact):
         return sum(values) / len(values) if values else None
 
     def summary(self) -> dict[str, float]:
-        """Mean validation delta1 of each study."""
+        """Validation delta1 of each study: the mean of its seeds' per-image means."""
         means = {name: self.mean_metric(name, "delta1") for name in self.studies()}
-        return {f"{name}_delta1": value for name, value in means.items() if value is not None}
+        return {f"{name}_per_image_delta1": v for name, v in means.items() if v is not None}
 
 
 class Picture(BaseModel):

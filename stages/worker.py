@@ -194,7 +194,7 @@ class _Run:
             seconds=result.seconds,
         )
         self.told["history"].append(record.model_dump())
-        figures = {"train_loss": result.train_loss} | {f"val_{k}": v for k, v in metrics.items()}
+        figures = {"train_loss": result.train_loss} | record.labelled()
         if self.rank == 0:
             told = {f"epoch/{name}": value for name, value in figures.items()}
             self.services.log_metrics([(result.epoch, told)])

@@ -21,7 +21,9 @@ def training_charts(checkpoint: Checkpoint, has_val: bool) -> list[str]:
             curves += [Curve(f"validation {key}", points, 1)] if points else []
     charts = [line_chart("Loss", "epoch", "loss", losses, kept)]
     if delta1:
-        charts.append(line_chart("Validation delta1", "epoch", "delta1", delta1, kept))
+        charts.append(
+            line_chart("Validation delta1, per-image mean", "epoch", "delta1", delta1, kept)
+        )
     return charts
 
 
@@ -45,7 +47,7 @@ def ablation_charts(table: AblationTable) -> list[str]:
         charts.append(line_chart(title, "epoch", "loss", curves))
     if any(row.values for row in rows):
         baseline = compare(table, "baseline", "delta1").mean
-        charts.append(dot_chart("Validation delta1", "delta1", rows, baseline))
+        charts.append(dot_chart("Validation delta1, per-image mean", "delta1", rows, baseline))
     return charts
 
 

@@ -8,7 +8,12 @@ from pydantic import ValidationError
 from stages.ablate import SLIDES, AblateConfig, Study
 from stages.artifacts import ARTIFACT, AblationTable, EpochRecord, Trial
 from stages.recipe import OptimiserConfig, Recipe, changed_recipe
-from tests.stages.report_artifacts import make_shards
+from tests.stages.report_artifacts import (
+    make_ablation,
+    make_checkpoint,
+    make_evaluation,
+    make_shards,
+)
 
 
 def test_the_slides_three_studies_change_one_thing_each():
@@ -52,6 +57,17 @@ def test_a_diverged_trial_is_kept_as_it_was():
     assert "NaN" in record.model_dump_json()
     again = EpochRecord.model_validate_json(record.model_dump_json())
     assert again.train_loss != again.train_loss
+
+
+def test_every_shown_figure_but_the_loss_says_how_it_was_averaged():
+    metrics = {"loss": 0.3, "delta1": 0.7, "abs_rel": 0.2}
+    record = EpochRecord(epoch=0, step=1, train_loss=0.4, metrics=metrics, seconds=1.0)
+    shown = {"val_loss": 0.3, "val_per_image_delta1": 0.7, "val_per_image_abs_rel": 0.2}
+    assert record.labelled() == shown
+    summary = make_checkpoint(epochs=(record,), best_epoch=0).summary()
+    assert {name: value for name, value in summary.items() if name.startswith("val_")} == shown
+    assert all(name.endswith("_per_image_delta1") for name in make_ablation().summary())
+    assert all(name.startswith("per_image_") for name in make_evaluation().summary())
 
 
 def test_an_ablation_means_over_the_seeds_that_finished():
