@@ -1,6 +1,7 @@
 """The configuration of a run: a preset, then overrides; every mistake reported at once."""
 
 import difflib
+import fnmatch
 import hashlib
 import os
 import re
@@ -125,6 +126,7 @@ def _validated(data: dict[str, Any], mistakes: list[Mistake]) -> PipelineConfig:
     except ValidationError as error:
         mistakes += _joined(_mistake(e, data) for e in error.errors(include_url=False))
     mistakes += _cross_check(data)
+    mistakes += [] if config is None else _idle_limits(config)
     inherited = {m.key.replace("train.", "ablate.", 1) for m in mistakes if m.key[:6] == "train."}
     mistakes = [m for m in mistakes if m.key not in inherited]
     if mistakes or config is None:
@@ -274,6 +276,22 @@ def _cross_check(data: dict[str, Any]) -> list[Mistake]:
                 reason = f"there is no [{needed}.{branch}] that it could use"
                 found.append(Mistake(f"{stage}.{branch}", "", reason, nearest(branch, known)))
     return found
+
+
+def _idle_limits(config: PipelineConfig) -> list[Mistake]:
+    """Find time limits that hold for no stage: a name that is misspelt would limit nothing."""
+    kinds = ("shard", "train", "ablate", "evaluate")
+    once = ("report", "register")
+    nodes = [f"{kind}.{branch}" for kind in kinds for branch in getattr(config, kind)]
+    names = [*nodes, *kinds, *once]
+    return [
+        Mistake(
+            f"execution.time_limits_s.{name}", f"{limit_s:g}", f"no stage is called {name!r}",
+            nearest(name, names) or f"valid: {', '.join(names)}, or a pattern such as '*.nyu'",
+        )
+        for name, limit_s in config.execution.time_limits_s.items()
+        if name not in names and not fnmatch.filter([*nodes, *once], name)
+    ]  # fmt: skip
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

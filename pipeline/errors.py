@@ -19,7 +19,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, without_credentials
 from densedepth.errors import CorruptShardError, DataError, WeightsError
 
 OUTSIDE_WORLD = 5
@@ -45,7 +45,7 @@ class Mistake:
     hint: str = ""
 
     def __str__(self) -> str:
-        value = f" = {self.value}" if self.value else ""
+        value = f" = {without_credentials(self.value)}" if self.value else ""
         hint = f" ({self.hint})" if self.hint else ""
         return f"{self.key}{value}: {self.reason}{hint}"
 

@@ -203,6 +203,28 @@ def test_a_name_or_value_that_would_fail_later_is_refused_now(override: str, mes
     assert message in mistakes("demo", override)
 
 
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ('{"trian.nyu" = 5}', "trian.nyu = 5: no stage is called 'trian.nyu' (did you mean train"),
+        ('{"train.office" = 5}', "no stage is called 'train.office'"),
+        ('{"*.office" = 5}', "no stage is called '*.office'"),
+        ('{"?" = 5}', "no stage is called '?' (valid: shard.nyu, "),
+    ],
+)
+def test_a_time_limit_that_holds_for_no_stage_is_refused(limits: str, told: str):
+    text = mistakes("demo", f"execution.time_limits_s={limits}")
+    assert text.startswith("1 mistake in the configuration:\n  execution.time_limits_s."), text
+    assert told in text
+
+
+def test_a_time_limit_holds_for_a_stage_a_kind_of_stages_or_a_pattern():
+    limits = {"train.nyu": 1, "ablate": 2, "evaluate": 3, "register": 4, "*.kitti": 5, "*": 6}
+    written = ", ".join(f'"{name}" = {limit_s}' for name, limit_s in limits.items())
+    config = load_config("demo", [f"execution.time_limits_s={{{written}}}"])
+    assert config.execution.time_limits_s == limits
+
+
 def test_mistakes_in_one_table_do_not_hide_each_other():
     text = mistakes("nyu", "shard.nyu.bogus=1", "shard.nyu.min_depth_m=20")
     assert "shard.nyu.bogus = 1: no such key" in text
@@ -257,6 +279,13 @@ def test_a_value_that_would_fail_late_is_refused_at_once(override, told):
     assert text.startswith("1 mistake in the configuration:"), text
     assert override.partition("=")[0].partition(".bad")[0] in text
     assert told in text
+
+
+@pytest.mark.parametrize("key", ["store", "tracking.uri"])
+def test_a_url_that_is_refused_is_told_without_its_password(key: str):
+    text = mistakes("demo", f"{key}=foo://me:secret@host/x")
+    assert f"{key} = 'foo://***@host/x': " in text
+    assert "secret" not in text
 
 
 def test_what_no_branch_of_a_setting_takes_is_one_mistake():
