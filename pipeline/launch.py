@@ -100,8 +100,15 @@ def selection_of(graph: Mapping[str, Node], options: argparse.Namespace) -> Sele
 
 
 def store_of(options: argparse.Namespace) -> ObjectStore:
-    """Open the store that a command names, or the default one."""
-    return open_store(options.store or str(outputs_root() / "store"))
+    """Open the store that a command names, or the default one.
+
+    Raises:
+        UsageMistake: what it names can be no store.
+    """
+    try:
+        return open_store(options.store or str(outputs_root() / "store"))
+    except ValueError as error:
+        raise UsageMistake(f"--store: {error}") from error
 
 
 def check_sources(graph: Mapping[str, Node], chosen: Iterable[str]) -> None:

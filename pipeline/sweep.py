@@ -71,9 +71,12 @@ def gc_verb(options: argparse.Namespace) -> int:
     if options.keep_runs is not None and options.keep_runs < 0:
         raise UsageMistake(f"--keep-runs {options.keep_runs}: give 0 or more")
     store = store_of(options)
-    if not options.delete:
+    leftovers = find_leftovers(store)
+    # In an empty store nothing is worth a lease, for which a misspelt folder would be made.
+    is_empty = not leftovers and next(iter(store.list_keys()), None) is None
+    if is_empty or not options.delete:
         garbage = find_garbage(store, options.keep_runs)
-        _report(store, garbage, find_leftovers(store), False, options.json)
+        _report(store, garbage, leftovers, options.delete, options.json)
         return 0
     lease = acquire(store, SWEEP_KEY, this_process(SWEEPER), wait=False, say=lambda text: None)
     if isinstance(lease, Holder):

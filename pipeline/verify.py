@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from cluster.errors import ObjectCorrupt, ObjectMissing
 from cluster.storage import ObjectRef, ObjectStore
-from pipeline.errors import FINDINGS
+from pipeline.errors import FINDINGS, UsageMistake
 from pipeline.history import records_of
 from pipeline.launch import store_of
 from pipeline.output import print_json, print_table
@@ -31,7 +31,10 @@ def verify_verb(options: argparse.Namespace) -> int:
         {"key": key, "stages": key.split("/")[1], "problem": f"{store.url_of(key)} cannot be read"}
         for key in ([] if options.run else unreadable_records(store))
     ]
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    if not options.run and not records and not damaged:  # as well where a store is misspelt
+        raise UsageMistake(f"no results yet in {store.url}: there is nothing to verify")
+    err = Console(stderr=True)
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("verifying", total=max(1, total))
         for ref, problem in check(store, objects):
             progress.advance(task, ref.size_bytes)

@@ -93,6 +93,25 @@ def test_a_store_without_runs_is_said_to_be_empty(tmp_path: Path, capsys):
     assert "no runs yet" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("url", ["s3://", "http://x", "s3://key:secret@bucket/x"])
+@pytest.mark.parametrize("words", [("list",), ("verify",), ("gc",), ("resume", "x")])
+def test_what_can_be_no_store_is_a_mistake(words, url, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path / "outputs"))
+    assert main([*words, "--store", url, "--json"]) == 2
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["kind"] == "UsageMistake"
+    assert "valid is " in shown.err
+    assert "secret" not in shown.err
+    assert not (tmp_path / "outputs").exists()  # no traceback was kept
+
+
+def test_a_store_without_results_is_not_said_to_be_as_it_should(tmp_path: Path, capsys):
+    missing = tmp_path / "no-such-folder"
+    assert main(["verify", "--store", str(missing)]) == 2
+    assert f"no results yet in file://{missing}" in capsys.readouterr().err
+    assert not missing.exists()
+
+
 def test_a_run_is_shown_with_results_events_and_configuration(store, capsys):
     shown = answer(capsys, "show", "one", "--events", "--config")
     assert "best_epoch 0" in shown
@@ -158,4 +177,6 @@ def test_verify_reads_everything_and_names_what_is_damaged(store, capsys):
     assert "its sha256 is" in damaged["networks/b-b"]["problem"]
     assert "there is no such object" in damaged["networks/e-e"]["problem"]
     assert main(["verify"]) == 1
-    assert "2 objects or records are not what they should be" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "2 objects or records are not what they should be" in shown.out
+    assert shown.err == ""  # what goes into a log has no bar

@@ -52,6 +52,12 @@ def test_leftovers_are_listed_and_only_deleted_on_demand(store, capsys):
     assert executed == []
 
 
+def test_sweeping_a_store_that_is_not_there_does_not_make_it(tmp_path, capsys):
+    missing = tmp_path / "no-such-folder"
+    assert garbage(capsys, "--delete", "--store", str(missing)) == set()
+    assert not missing.exists()
+
+
 def test_what_a_stopped_run_needs_to_go_on_stays(store, capsys):
     execute(graph(b=Settings(text="B", fail="no luck")), store, run_id="two")
     digest = load_run(store, "two").stages["b"].fingerprint[:12]
