@@ -83,8 +83,9 @@ class Execution:
         for node in self._waiting.values():
             for module in code_modules(node):
                 source_code.reached(module)
-        for name in self.graph.keys() - needed:
-            self._set(name, "left out", "not chosen")
+        for name in self.graph:
+            if name not in needed:
+                self._set(name, "left out", "not chosen")
         try:
             with self.display:
                 try:

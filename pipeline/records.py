@@ -166,7 +166,7 @@ def damage(store: ObjectStore, record: StageRecord) -> str | None:
         try:
             store.verify(ref)
         except (ObjectMissing, ObjectCorrupt) as error:
-            return str(error)
+            return f"{error.url}: {error.reason}"  # no advice: its stage is what makes it anew
     return None
 
 
