@@ -71,8 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         "the store holds",
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="such as store=s3://bucket/prefix"
-    )
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE",
+        help="such as store=s3://bucket/prefix",
+    )  # fmt: skip
     parser.add_argument("--store", help="this store, whatever a preset says: a folder or s3://")
     parser.add_argument("--dataset", help="this data set alone, such as nyu")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -191,6 +191,7 @@ def test_export_writes_the_same_pixels_as_plain_png(store, tmp_path: Path, form:
     [
         (["verify", "--dataset", "romms"], "has no data set 'romms'; it has rooms"),
         (["export"], "--output FOLDER is missing"),
+        ([], "error: the following arguments are required: action\n"),
     ],
 )
 def test_mistakes_are_told_and_nothing_is_done(store, capsys, arguments, message):
