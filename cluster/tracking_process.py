@@ -122,18 +122,27 @@ def main() -> None:
     busy = threading.Lock()
     threading.Thread(target=_end_with_driver, args=(busy,), daemon=True).start()
     gc.disable()  # two thousand modules are loaded and none is let go
-    with contextlib.suppress(TrackingError):  # the first call meets it again
+    not_opened: Exception | None = None
+    try:
         tracking.open()
+    except TrackingError as error:  # the first call tries again
+        not_opened = error
     gc.freeze()
     gc.enable()
     listener = socket.socket(fileno=given["listener"])
     while True:
         caller, _ = listener.accept()  # the monitor, and perhaps who does not know the secret
-        work = (caller, given["secret"].encode(), tracking, busy)
+        work = (caller, given["secret"].encode(), tracking, busy, not_opened)
         threading.Thread(target=_serve, args=work, daemon=True).start()
 
 
-def _serve(caller: socket.socket, secret: bytes, tracking: Tracking, busy: threading.Lock) -> None:
+def _serve(
+    caller: socket.socket,
+    secret: bytes,
+    tracking: Tracking,
+    busy: threading.Lock,
+    not_opened: Exception | None,
+) -> None:
     """Do what one caller asks for until it hangs up."""
     with caller, caller.makefile("rwb") as stream, contextlib.suppress(OSError, EOFError):
         if not hmac.compare_digest(stream.read(len(secret)), secret):
@@ -143,8 +152,10 @@ def _serve(caller: socket.socket, secret: bytes, tracking: Tracking, busy: threa
             with busy:
                 try:
                     answer = (True, tracking.call(method, *args))
+                    not_opened = None
                 except Exception as error:
-                    answer = (False, error)
+                    # A disk that was full leaves half a database, which fails otherwise.
+                    answer = (False, not_opened or error)
             stream.write(pickle.dumps(answer))
             stream.flush()
 

@@ -64,8 +64,8 @@ def publish_manifest(store: ObjectStore, manifest: Manifest) -> ShardSplit:
     ref = ObjectRef(
         key=f"manifests/{manifest.split}-{digest[:16]}.json", size_bytes=len(data), sha256=digest
     )
-    if not patiently(lambda: store.has(ref)):
-        store.put_bytes(ref.key, data)
+    if not patiently(lambda: store.has(ref)) and not store.put_bytes_if_absent(ref.key, data):
+        store.put_bytes(ref.key, data)  # in the place of a damaged one
     return ShardSplit(
         manifest=ref,
         shards=tuple(
