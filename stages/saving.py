@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import threading
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -13,6 +14,8 @@ from stages.recipe import Recipe
 
 PATIENCE_S = 300.0
 """How long an upload is tried again while the store does not answer."""
+MAX_HELD = 2
+"""States in memory or on the node's disk that are not in the store yet; a further save waits."""
 LOOK_EVERY_S = 5.0
 """Seconds between two looks at the clock, where steps are not longer."""
 
@@ -96,24 +99,41 @@ class Saver:
         self.recipe = recipe
         self.waiting = services.scratch / "saving" / services.key.replace("/", "-")
         shutil.rmtree(self.waiting, ignore_errors=True)  # of a process that died
+        self._room = threading.Semaphore(MAX_HELD)
 
     def save(self, learner: Any, history: dict[str, Any], figures: dict[str, float]) -> None:
         """Report figures and everything that a restart needs; it is written in the background."""
         from ray.train import Checkpoint
 
+        self._room.acquire()  # else a slow store would fill memory and disk with states
         self.waiting.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=self.waiting))
         state = {**learner.snapshot(), **deepcopy(history)}
+        failed: list[Exception] = []
 
         def keep(checkpoint: Any, name: str) -> Any:
-            self._write(learner, state, folder)
-            state.clear()
-            return self._upload(checkpoint, name)
+            if failed:  # Ray tries again what S3 may only fail at for a moment: done here already
+                raise failed[0]
+            try:
+                self._write(learner, state, folder)
+                state.clear()
+                return self._upload(checkpoint, name)
+            except Exception as error:
+                failed.append(error)
+                raise
+            finally:
+                state.clear()
+                shutil.rmtree(folder, ignore_errors=True)  # the disk may be full of it
+                self._room.release()
 
         report(figures, Checkpoint.from_directory(folder), keep)
 
     def _write(self, learner: Any, state: dict[str, Any], folder: Path) -> None:
-        """Write a state, and the network that is in it, to the node's disk."""
+        """Write a state, and the network that is in it, to the node's disk.
+
+        Raises:
+            StorageError: the disk is full, or does not take it.
+        """
         import torch
 
         from densedepth.checkpoint import save_network
@@ -122,10 +142,15 @@ class Saver:
         extra = {"input_size_px": list(self.recipe.input_size_px)}
         path = folder / "network.safetensors"
         try:
-            torch.save(state, folder / "state.pt")
+            with open(folder / "state.pt", "wb") as file:
+                torch.save(state, file)
             save_network(learner.network, learner.depth_range, path, extra, weights=weights)
-        except OSError as error:
-            raise from_os_error(error, str(folder), writing=True) from error
+        except (OSError, RuntimeError) as error:
+            # Where a write fails, torch raises an "unexpected pos" of its own on top of it.
+            cause = error.__context__ if isinstance(error, RuntimeError) else error
+            if not isinstance(cause, OSError):
+                raise
+            raise from_os_error(cause, str(folder), writing=True) from error
 
     def _upload(self, checkpoint: Any, name: str) -> Any:
         """Copy a checkpoint into Ray's folder in the store, and again while that is in vain.
@@ -139,16 +164,13 @@ class Saver:
         began, pause_s = time.monotonic(), 1.0
         while True:
             try:
-                kept = storage.persist_current_checkpoint(checkpoint, name)
-                break
+                return storage.persist_current_checkpoint(checkpoint, name)
             except OSError as error:
                 named = from_os_error(error, self.services.store.url_of("ray"), writing=True)
                 if not named.retryable or time.monotonic() - began > PATIENCE_S:
                     raise named from error
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 15.0)
-        shutil.rmtree(checkpoint.path, ignore_errors=True)
-        return kept
 
 
 def report(figures: dict[str, Any], checkpoint: Any = None, upload: Any = None) -> None:

@@ -1,12 +1,15 @@
 """When the state is saved, and that an upload waits for a store that comes back."""
 
+import shutil
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import ray.train
 import torch
 
-from cluster.errors import NoSpaceLeft, StorageError
+from cluster.errors import NoSpaceLeft, StorageError, StoreUnavailable
 from densedepth.checkpoint import load_network
 from densedepth.depth_range import NYU
 from densedepth.learner import Learner, TrainSettings
@@ -99,9 +102,7 @@ def upload(now, tmp_path, monkeypatch):
         folder = tmp_path / "checkpoint"
         folder.mkdir()
         saver = Saver(services, recipe=None)
-        result = saver._upload(SimpleNamespace(path=str(folder)), "c1")
-        assert not folder.exists()
-        return result, storage
+        return saver._upload(SimpleNamespace(path=str(folder)), "c1"), storage
 
     return run
 
@@ -129,29 +130,89 @@ def test_what_waiting_cannot_cure_is_told_at_once(upload, now, error):
     assert isinstance(caught.value, NoSpaceLeft) == (error.errno == 28)
 
 
-def test_what_is_saved_is_the_state_at_the_time_though_training_goes_on(now, tmp_path, monkeypatch):
-    reported = []
+@pytest.fixture
+def reported(monkeypatch) -> list[tuple]:
+    """What was given to Ray, whose background thread the test is."""
+    reported: list[tuple] = []
     monkeypatch.setattr(saving, "report", lambda *given: reported.append(given))
-    monkeypatch.setattr(Saver, "_upload", lambda self, checkpoint, name: (checkpoint.path, name))
+    return reported
+
+
+def make_saver(folder: Path) -> tuple[Saver, Learner]:
     torch.manual_seed(0)
     network = DenseDepth("mobilenet_v2", 0.0625)
     settings = TrainSettings(Schedule(9), ema_decay=0.5)
     learner = Learner(network, network, DepthLoss(20.0), NYU, settings, torch.device("cpu"))
-    services = SimpleNamespace(scratch=tmp_path, key="a/b")
-    recipe = SimpleNamespace(input_size_px=(64, 64))
+    services = SimpleNamespace(scratch=folder, key="a/b")
+    return Saver(services, SimpleNamespace(input_size_px=(64, 64))), learner
+
+
+def test_what_is_saved_is_the_state_at_the_time_though_training_goes_on(
+    reported, tmp_path, monkeypatch
+):
+    def upload(self, checkpoint, name):
+        return shutil.copytree(checkpoint.path, tmp_path / name)
+
+    monkeypatch.setattr(Saver, "_upload", upload)
+    saver, learner = make_saver(tmp_path)
     history = {"skipped": [{"step": 1}]}
     before = learner.ema.conv3.bias.clone()
-    Saver(services, recipe).save(learner, history, {"step": 3})
+    saver.save(learner, history, {"step": 3})
     with torch.no_grad():
         learner.ema.conv3.bias.add_(1)
     history["skipped"].append({"step": 2})
     ((figures, checkpoint, keep),) = reported
     assert figures == {"step": 3}
-    folder, name = keep(checkpoint, "c1")
-    assert name == "c1"
-    state = torch.load(f"{folder}/state.pt", weights_only=True)
+    folder = keep(checkpoint, "c1")
+    assert not list(saver.waiting.iterdir())
+    state = torch.load(folder / "state.pt", weights_only=True)
     assert state["skipped"] == [{"step": 1}]
     assert torch.equal(state["ema"]["conv3.bias"], before)
-    saved, depth_range, extra = load_network(f"{folder}/network.safetensors")
+    saved, depth_range, extra = load_network(folder / "network.safetensors")
     assert torch.equal(saved.conv3.bias, before)
     assert (depth_range, extra) == (NYU, {"input_size_px": [64, 64]})
+
+
+def test_a_full_disk_of_the_node_is_named_and_what_was_written_is_deleted(reported, tmp_path):
+    saver, learner = make_saver(tmp_path)
+    saver.save(learner, {}, {"step": 3})
+    ((_, checkpoint, keep),) = reported
+    (Path(checkpoint.path) / "state.pt").symlink_to("/dev/full")
+    with pytest.raises(NoSpaceLeft, match=f"{checkpoint.path}: No space left"):
+        keep(checkpoint, "c1")
+    assert not list(saver.waiting.iterdir())
+
+
+def test_rays_own_second_try_of_an_upload_ends_with_the_first_ones_error(
+    reported, tmp_path, monkeypatch
+):
+    uploads = []
+
+    def upload(self, checkpoint, name):
+        uploads.append(name)
+        raise StoreUnavailable("s3://b", "AWS Error NETWORK_CONNECTION")
+
+    monkeypatch.setattr(Saver, "_upload", upload)
+    saver, learner = make_saver(tmp_path)
+    saver.save(learner, {}, {"step": 3})
+    ((_, checkpoint, keep),) = reported
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="NETWORK_CONNECTION"):
+            keep(checkpoint, "c1")
+    assert uploads == ["c1"]
+
+
+def test_a_third_save_waits_for_the_first_ones_end(reported, tmp_path, monkeypatch):
+    """Else a store that is slower than the training would fill the memory with states."""
+    monkeypatch.setattr(Saver, "_upload", lambda self, checkpoint, name: name)
+    saver, learner = make_saver(tmp_path)
+    for step in (1, 2):
+        saver.save(learner, {}, {"step": step})
+    third = threading.Thread(target=saver.save, args=(learner, {}, {"step": 3}), daemon=True)
+    third.start()
+    third.join(0.3)
+    assert [figures["step"] for figures, _, _ in reported] == [1, 2]
+    _, checkpoint, keep = reported[0]
+    assert keep(checkpoint, "c1") == "c1"
+    third.join(60)
+    assert [figures["step"] for figures, _, _ in reported] == [1, 2, 3]
