@@ -23,14 +23,18 @@ SILENT_AFTER_S = 60.0
 class Heart:
     """Tells the monitor every ``BEAT_S`` what this rank does, and for how long already."""
 
-    def __init__(self, services: Services, rank: int) -> None:
+    def __init__(self, services: Services, rank: int, world_size: int) -> None:
         self._services = services
-        self._rank = rank
+        self._rank, self._world_size = rank, world_size
         self._doing, self._step, self._since = "starting", 0, time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name=f"heart of {rank}")
 
     def __enter__(self) -> "Heart":
+        if self._rank == 0:  # of an elastic training that had more ranks, and lost their node
+            for rank in self._services.beats():
+                if rank >= self._world_size:
+                    self._services.end_beats(rank)
         self._thread.start()
         return self
 

@@ -102,12 +102,19 @@ class Saver:
         self._room = threading.Semaphore(MAX_HELD)
 
     def save(self, learner: Any, history: dict[str, Any], figures: dict[str, float]) -> None:
-        """Report figures and everything that a restart needs; it is written in the background."""
+        """Report figures and everything that a restart needs; it is written in the background.
+
+        Raises:
+            StorageError: no folder can be made on the node's disk.
+        """
         from ray.train import Checkpoint
 
         self._room.acquire()  # else a slow store would fill memory and disk with states
-        self.waiting.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=self.waiting))
+        try:
+            self.waiting.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=self.waiting))
+        except OSError as error:
+            raise from_os_error(error, str(self.waiting), writing=True) from error
         state = {**learner.snapshot(), **deepcopy(history)}
         failed: list[Exception] = []
 

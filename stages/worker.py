@@ -56,7 +56,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         on_save=run.on_save,
         is_save_due=(lambda step: False) if run.in_own_trial else clock.is_due,
     )
-    with Heart(services, run.rank) as heart:
+    with Heart(services, run.rank, run.world_size) as heart:
         fit(
             run.learner,
             epochs=job.recipe.epochs,

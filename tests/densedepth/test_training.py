@@ -347,7 +347,7 @@ def test_out_of_memory_in_the_middle_of_ddps_gradient_is_told_too(monkeypatch, t
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         learner = make_learner()
-        learner.forward = learner._call = nn.parallel.DistributedDataParallel(learner.network)
+        learner.forward = nn.parallel.DistributedDataParallel(learner.network)
 
         def fill(encoder, inputs, maps):
             def full(gradient):

@@ -59,8 +59,21 @@ def test_a_stalled_loader_is_named_while_it_stalls_and_forgotten_afterwards(tmp_
         yield "second"
 
     monkeypatch.setattr(Services, "say", lambda self, text: (said.append(text), is_named.set()))
-    with watched(services, stalled_after_s=0.3), Heart(services, rank=3) as heart:
+    with watched(services, stalled_after_s=0.3), Heart(services, 3, 4) as heart:
         assert list(heart.waiting(loader())) == ["first", "second"]
     assert said[0].startswith(f"rank 3 (process {os.getpid()} on ")
     assert "for its batch 1: loader stalls" in said[0]
     assert services.beats() == {}
+
+
+def test_ranks_that_an_elastic_training_has_no_more_are_forgotten(tmp_path):
+    """A killed one says no last word, and would be named as hanging to the training's end."""
+    services = make_services(tmp_path)
+    for rank in range(4):
+        services.beat(rank, "step", 5, 1.0)
+    with Heart(services, 1, 2):
+        assert sorted(services.beats()) == [0, 1, 2, 3]
+    services.beat(1, "step", 5, 1.0)
+    with Heart(services, 0, 2):
+        assert sorted(services.beats()) == [0, 1]
+    assert sorted(services.beats()) == [1]

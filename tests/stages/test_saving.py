@@ -181,6 +181,10 @@ def test_a_full_disk_of_the_node_is_named_and_what_was_written_is_deleted(report
     with pytest.raises(NoSpaceLeft, match=f"{checkpoint.path}: No space left"):
         keep(checkpoint, "c1")
     assert not list(saver.waiting.iterdir())
+    saver.waiting.rmdir()
+    saver.waiting.touch()
+    with pytest.raises(StorageError, match=f"{saver.waiting}: a file or folder is in the way"):
+        saver.save(learner, {}, {"step": 4})
 
 
 def test_rays_own_second_try_of_an_upload_ends_with_the_first_ones_error(
