@@ -25,6 +25,7 @@ from densedepth.depth_range import DepthRange
 from densedepth.learner import Learner, TrainSettings
 from densedepth.losses import DepthLoss
 from densedepth.model import DenseDepth
+from densedepth.precision import Precision
 from densedepth.sample import Split
 from densedepth.schedule import Schedule
 from densedepth.training import EpochResult, Listeners, fit
@@ -46,7 +47,11 @@ def shards_of(reader: NyuDenseDepth, split: Split, folder: Path) -> ShardList:
 
 
 def train(
-    args: argparse.Namespace, train_shards: ShardList, val: ShardList, seed: int, precision: str
+    args: argparse.Namespace,
+    train_shards: ShardList,
+    val: ShardList,
+    seed: int,
+    precision: Precision,
 ) -> dict[str, float]:
     """Train once; return the last epoch's validation."""
     torch.manual_seed(seed)
@@ -61,7 +66,7 @@ def train(
         ema_decay=0.98,
         freeze_encoder_norm=True,
         seed=seed,
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
     )
     learner = Learner(
         network, network, DepthLoss(RANGE.max_target), RANGE, settings, torch.device("cpu")
@@ -100,7 +105,7 @@ def main() -> None:
     if not samples:
         print("DEPTH_SAMPLES is not set: no real frames on this machine, nothing to compare")
         return
-    found: dict[str, list[dict[str, float]]] = {"fp32": [], "bf16": []}
+    found: dict[Precision, list[dict[str, float]]] = {"fp32": [], "bf16": []}
     reader = NyuDenseDepth(Path(samples) / "nyu_densedepth", val_fraction=args.fraction)
     with tempfile.TemporaryDirectory() as folder:
         splits: tuple[Split, Split] = ("train", "val")

@@ -162,6 +162,7 @@ def print_largest(args: argparse.Namespace, timer: Timer) -> None:
         torch.cuda.reset_peak_memory_stats()
         try:
             learner, batch = make_learner(args, **WAYS[FAST]), make_batch(args, size)
+            # Called at once, in the round that made them: that a lambda binds late is no matter.
             spent = [timer.seconds(lambda: learner.train_step(batch)) for _ in range(8)]  # noqa: B023
         except (OutOfMemoryError, torch.OutOfMemoryError):
             break

@@ -134,7 +134,7 @@ class Learner:
         self._statistics = _in_one_piece(self.network)
         if s.ema_decay is not None:
             self.ema = deepcopy(self.network).requires_grad_(False).eval()
-        if s.compiled:
+        if s.compiled:  # the method alone: names in a saved state stay, and DDP is around it
             self.network.forward = torch.compile(self.network.forward)  # type: ignore[method-assign]
         by_graph = s.cuda_graphs and not s.compiled and self.device.type == "cuda"
         self._until_graph = EAGER_STEPS if by_graph else -1
@@ -268,6 +268,7 @@ class Learner:
         if s.clip_gradient_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, s.clip_gradient_norm, norm)
         # As a gradient scaler tells a fused optimiser, without waiting for the device.
+        # Torch gives every fused optimiser both, and names them in no annotation.
         self.optimiser.grad_scale, self.optimiser.found_inf = None, is_skipped.float()  # type: ignore[attr-defined]
         self.optimiser.step()
         if self._scaler.is_enabled():
