@@ -19,10 +19,11 @@ from densedepth.device_feed import ahead_on_device
 from densedepth.errors import NonFiniteError
 from densedepth.gpu import gpu_figures
 from densedepth.learner import FIGURES, EpochProgress, Learner, StepResult
+from densedepth.on_its_way import OnItsWay
 from densedepth.validation import validate
 
 LOG_EVERY_STEPS = 10
-"""Steps whose figures are fetched from the device together: fetching waits for the device."""
+"""Steps whose figures are fetched from the device together."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Listeners:
     """What ``fit`` calls, on every rank.
 
     Attributes:
-        on_step: every ``LOG_EVERY_STEPS`` steps.
+        on_step: every ``LOG_EVERY_STEPS`` steps, on a GPU when it is in the step after them.
         on_epoch: after each epoch.
         on_skip: for each skipped step, some steps later.
         on_save: when ``is_save_due``; the learner's state may be saved.
@@ -105,6 +106,7 @@ def fit(
         NonFiniteError: more steps than allowed gave no number.
         OutOfMemoryError: a batch does not fit.
     """
+    is_ahead = works_ahead(learner.device)
     for epoch in range(learner.epoch, epochs):
         run = _Epoch(learner, epoch, listeners)
         batches = iter(ahead_on_device(train(epoch, learner.progress.next_sample), learner.device))
@@ -112,15 +114,17 @@ def fit(
             run.step(batch)
             if profiler is not None:
                 profiler.step()
+            run.receive()
             is_save_due = listeners.is_save_due(learner.step)
             if is_save_due or run.is_window_full:
-                run.fetch()
-            if run.is_window_full:
-                run.tell()
+                run.send()
+            if is_save_due or not is_ahead:
+                run.receive()
             if is_save_due:
                 run.note_time()
                 listeners.on_save()
-        run.fetch()
+        run.send()
+        run.receive()
         run.tell()
         metrics = validate(learner, validation())
         run.note_time()
@@ -131,29 +135,50 @@ def fit(
         profiler.stop()
 
 
+def works_ahead(device: torch.device) -> bool:
+    """Say whether figures are asked for when the next step is under way already.
+
+    A GPU would stand still while the host reads them, tells them and launches that step.
+    """
+    return device.type == "cuda"
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step whose figures are still on the device."""
+
+    number: int
+    keys: tuple[str, ...]
+    result: StepResult
+    num_images: int
+    wait_s: float
+
+
 class _Epoch:
     """One epoch's book-keeping: figures that wait on the device, figures of the window."""
 
     def __init__(self, learner: Learner, epoch: int, listeners: Listeners) -> None:
         self.learner, self.epoch, self.listeners = learner, epoch, listeners
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
-        self.pending: list[tuple[int, tuple[str, ...], StepResult]] = []
+        self.pending: list[_Step] = []
+        self.sent: tuple[list[_Step], OnItsWay] | None = None
         self.since = time.monotonic()
-        self.window_since, self.wait_s, self.num_images = self.since, 0.0, 0
+        self.window: list[_Step] = []
+        self.window_since, self.wait_s = self.since, 0.0
 
     def wait_for(self, batches: Any) -> Batch | PackedBatch | None:
-        """Take the next batch and count the time until it was there."""
+        """Take the next batch and note the time until it was there."""
         asked = time.monotonic()
         batch: Batch | PackedBatch | None = next(batches, None)
-        self.wait_s += time.monotonic() - asked
+        self.wait_s = time.monotonic() - asked
         return batch
 
     def step(self, batch: Batch | PackedBatch) -> None:
         """Train on a batch."""
         number = self.learner.step
-        self.pending.append((number, batch.keys, self.learner.train_step(batch)))
+        result = self.learner.train_step(batch)
         size = self.learner.settings.global_batch_size or len(batch.keys) * self.world_size
-        self.num_images += size
+        self.pending.append(_Step(number, batch.keys, result, size, self.wait_s))
         self.learner.progress.next_sample += size
 
     @property
@@ -161,44 +186,55 @@ class _Epoch:
         """Whether there are as many steps as make a record."""
         return len(self.pending) + len(self.learner.progress.window) >= LOG_EVERY_STEPS
 
-    def fetch(self) -> None:
-        """Fetch the figures that wait on the device."""
+    def send(self) -> None:
+        """Let the figures that wait on the device begin their way to the host."""
         if not self.pending:
             return
-        figures = torch.stack([result.figures for _, _, result in self.pending])
+        figures = torch.stack([step.result.figures for step in self.pending])
         if self.world_size > 1:
             dist.all_reduce(figures)
-        rows = (figures / self.world_size).tolist()
+        self.sent = self.pending, OnItsWay(figures / self.world_size)
+        self.pending = []
+
+    def receive(self) -> None:
+        """Wait for the figures that were sent, and tell them where a window is full."""
+        if self.sent is None:
+            return
+        (steps, figures), self.sent = self.sent, None
         progress = self.learner.progress
-        for (step, keys, result), row in zip(self.pending, rows, strict=True):
+        for step, row in zip(steps, figures.arrived().tolist(), strict=True):
             progress.window.append(row)
+            self.window.append(step)
             if row[-1]:
-                self._note_skipped(step, keys, result, row[0])
+                self._note_skipped(step, row[0])
             else:
                 progress.loss_sum += row[0]
                 progress.num_losses += 1
-        self.pending = []
+        if self.is_window_full:
+            self.tell()
 
     def tell(self) -> None:
         """Tell the mean figures of the window, and begin another."""
-        progress = self.learner.progress
+        progress, settings = self.learner.progress, self.learner.settings
         if not progress.window:
             return
-        elapsed_s = max(1e-9, time.monotonic() - self.window_since)
+        steps_done = self.learner.step - len(self.pending)
+        now = time.monotonic()
+        elapsed_s = max(1e-9, now - self.window_since)
         used = [row for row in progress.window if not row[-1]]
         metrics = {
             name: sum(row[i] for row in used) / len(used)
             for i, name in enumerate(FIGURES[:-1])
             if used
         }
-        metrics["learning_rate"] = self.learner.optimiser.param_groups[-1]["lr"]
+        factor = settings.schedule.factor(steps_done - 1)
+        metrics["learning_rate"] = settings.learning_rate * factor
         metrics["skipped_steps"] = float(self.learner.num_skipped)
-        metrics["images_per_second"] = self.num_images / elapsed_s
-        metrics["data_wait_share"] = self.wait_s / elapsed_s
+        metrics["images_per_second"] = sum(step.num_images for step in self.window) / elapsed_s
+        metrics["data_wait_share"] = sum(step.wait_s for step in self.window) / elapsed_s
         metrics |= gpu_figures(self.learner.device)
-        progress.window = []
-        self.window_since, self.wait_s, self.num_images = time.monotonic(), 0.0, 0
-        self.listeners.on_step(StepRecord(self.epoch, self.learner.step, metrics))
+        progress.window, self.window, self.window_since = [], [], now
+        self.listeners.on_step(StepRecord(self.epoch, steps_done, metrics))
 
     def note_time(self) -> None:
         """Add the time since the last note."""
@@ -206,25 +242,24 @@ class _Epoch:
         self.learner.progress.seconds += now - self.since
         self.since = now
 
-    def _note_skipped(
-        self, step: int, keys: tuple[str, ...], result: StepResult, loss: float
-    ) -> None:
+    def _note_skipped(self, step: _Step, loss: float) -> None:
         if not self.learner.counts_as_skipped(loss):
             return
-        offending = [k for k, bad in zip(keys, result.is_offending.tolist(), strict=True) if bad]
-        parts: list[Any] = [(offending, keys)]
+        is_offending = step.result.is_offending.tolist()
+        offending = [key for key, bad in zip(step.keys, is_offending, strict=True) if bad]
+        parts: list[Any] = [(offending, step.keys)]
         if self.world_size > 1:  # all ranks skipped it: they meet here
             parts = [None] * self.world_size
-            dist.all_gather_object(parts, (offending, keys))
+            dist.all_gather_object(parts, (offending, step.keys))
         named = [key for part, _ in parts for key in part]
         named = named or [key for _, part in parts for key in part]
         self.learner.num_skipped += 1
-        self.listeners.on_skip(SkippedStep(self.epoch, step, loss, tuple(named)))
+        self.listeners.on_skip(SkippedStep(self.epoch, step.number, loss, tuple(named)))
         limit = self.learner.settings.max_skipped_steps
         if self.learner.num_skipped > limit:
             raise NonFiniteError(
                 f"{self.learner.num_skipped} steps gave a loss or gradient that is no number, the "
-                f"last one step {step} of epoch {self.epoch} on {', '.join(named)}; "
+                f"last one step {step.number} of epoch {self.epoch} on {', '.join(named)}; "
                 f"max_skipped_steps = {limit}. Look at these frames (shards preview), lower "
                 "learning_rate, or set clip_gradient_norm, or precision = 'bf16' or 'fp32'"
             )

@@ -46,35 +46,46 @@ class SaveClock:
         self.world_size = world_size
         self.saved = self.looked = time.monotonic()
         self.steps, self.steps_to_look = 0, 1
+        self.answer: Any = None  # an ``OnItsWay``
         self.is_warned = False
+        # GPUs would stand still for an answer that is read at once.
+        self.is_ahead = world_size > 1 and _meets_on_gpus()
+        self.device = "cuda" if self.is_ahead else "cpu"
 
     def is_due(self, step: int) -> bool:
         """Say whether to save after this step."""
         is_due = bool(self.every_steps and step % self.every_steps == 0)
         self.steps += 1
-        if self.steps >= self.steps_to_look:
-            is_warned, is_late = self._is_warned_anew(), self._look()
-            is_due = is_due or is_warned or is_late
+        if self.answer is None and self.steps >= self.steps_to_look:
+            is_due = self._is_warned_anew() or is_due
+            self.answer = self._ask()
+        if self.answer is not None and not (self.is_ahead and self.steps == 0):
+            is_late, steps_to_look = self.answer.arrived().tolist()
+            self.answer, self.steps_to_look = None, int(steps_to_look)
+            is_due = bool(is_late) or is_due
         if is_due:
             self.saved = time.monotonic()
         return is_due
 
-    def _look(self) -> bool:
-        """Say whether it is time, and agree on how many steps it is to the next look."""
+    def _ask(self) -> Any:
+        """Let rank 0 say whether it is time, and how many steps it is to the next look."""
+        import torch
+        import torch.distributed as dist
+
+        from densedepth.on_its_way import OnItsWay
+
         now = time.monotonic()
         step_s = max(1e-9, (now - self.looked) / self.steps)
         steps_to_look = max(1, min(self.look_every_steps, int(LOOK_EVERY_S / step_s)))
         is_late = self.every_s is not None and now - self.saved >= self.every_s
+        # Filled, not copied: for a copy the host would wait.
+        answer = torch.zeros(2, device=self.device)
+        answer[0].fill_(is_late)
+        answer[1].fill_(steps_to_look)
         if self.world_size > 1:
-            import torch
-            import torch.distributed as dist
-
-            device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-            answer = torch.tensor([float(is_late), float(steps_to_look)], device=device)
             dist.broadcast(answer, src=0)
-            is_late, steps_to_look = bool(answer[0]), int(answer[1])
-        self.looked, self.steps, self.steps_to_look = now, 0, steps_to_look
-        return is_late
+        self.looked, self.steps = now, 0
+        return OnItsWay(answer)
 
     def _is_warned_anew(self) -> bool:
         """Say whether Ray has just learnt that a node will be taken away; ranks agree on it."""
@@ -178,6 +189,12 @@ class Saver:
                     raise named from error
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 15.0)
+
+
+def _meets_on_gpus() -> bool:
+    import torch.distributed as dist
+
+    return bool(dist.get_backend() == "nccl")
 
 
 def report(figures: dict[str, Any], checkpoint: Any = None, upload: Any = None) -> None:

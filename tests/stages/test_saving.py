@@ -53,6 +53,20 @@ def test_the_state_is_saved_after_so_much_time_at_the_next_look(now, step_s, exp
     assert due == expected
 
 
+def test_ranks_on_gpus_hear_the_answer_in_the_next_step(now):
+    due = {}
+    for is_ahead in (False, True):
+        now.time_s = 0.0
+        clock = SaveClock(None, 5.0, 10, 1)
+        clock.is_ahead = is_ahead
+        due[is_ahead] = []
+        for step in range(1, 19):
+            now.time_s += 1.0
+            if clock.is_due(step):
+                due[is_ahead].append(step)
+    assert due == {False: [6, 11, 16], True: [7, 17]}  # looked at every fifth
+
+
 def test_short_steps_are_looked_at_every_tenth(now, monkeypatch):
     looks = []
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: looks.append(now.time_s))

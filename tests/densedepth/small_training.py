@@ -1,0 +1,93 @@
+"""A training that takes a moment: pictures whose brightness is their depth, a tiny network."""
+
+import contextlib
+import copy
+
+import pytest
+import torch
+
+from densedepth.data.batch import Batch
+from densedepth.depth_range import DepthRange
+from densedepth.learner import Learner, TrainSettings
+from densedepth.losses import DepthLoss
+from densedepth.model import DenseDepth
+from densedepth.schedule import Schedule
+from densedepth.training import Listeners, fit
+
+RANGE = DepthRange(0.5, 10.0)
+AVERAGE = {"schedule": "cosine", "ema_decay": 0.9, "amsgrad": True}
+ON_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+DEVICES = ["cpu", pytest.param("cuda", marks=ON_GPU)]
+
+
+def batch(seed: int, size: int = 2) -> Batch:
+    """Pictures whose brightness is their depth: something that can be learned at once."""
+    generator = torch.Generator().manual_seed(seed)
+    near = torch.rand((size, 1, 1, 1), generator=generator)
+    ramp = torch.linspace(0, 1, 32).view(1, 1, 32, 1).expand(size, 1, 32, 32)
+    depth_m = 1 + 6 * (0.5 * near + 0.5 * ramp)
+    shade = ((depth_m - 1) / 6 * 255).to(torch.uint8)
+    image = shade.repeat_interleave(2, 2).repeat_interleave(2, 3).expand(size, 3, 64, 64)
+    return Batch(
+        keys=tuple(f"s{seed}-{i}" for i in range(size)),
+        image=image.contiguous(),
+        depth_m=depth_m.contiguous(),
+        valid=torch.ones_like(depth_m, dtype=torch.bool),
+        sample_seeds=torch.arange(size, dtype=torch.int64) + 100 * seed,
+    )
+
+
+def make_learner(
+    encoder: str = "mobilenet_v2", schedule: str = "constant", device: str = "cpu", **changes
+) -> Learner:
+    torch.manual_seed(0)
+    network = DenseDepth(encoder, 0.0625).to(device, memory_format=torch.channels_last)
+    settings = TrainSettings(
+        Schedule(12, schedule, drop_every_steps=4), **{"learning_rate": 1e-3, **changes}
+    )
+    loss = DepthLoss(RANGE.max_target).to(device)
+    return Learner(network, network, loss, RANGE, settings, torch.device(device))
+
+
+def batches(epoch: int, next_sample: int = 0) -> list[Batch]:
+    """Three batches of two samples an epoch, from a sample on."""
+    return [batch(10 * epoch + i) for i in range(next_sample // 2, 3)]
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
+def train(learner: Learner, epochs: int, feed=batches, *, save_at=(), stop: bool = False):
+    """Train; return what was reported and the states that were saved, the last one the end of it
+    if it is to stop there.
+    """
+    told = {"steps": [], "epochs": [], "skipped": [], "states": []}
+
+    def save() -> None:
+        told["states"].append(copy.deepcopy(learner.state()))
+        if stop:
+            raise Stopped
+
+    with contextlib.suppress(Stopped):
+        fit(
+            learner,
+            epochs=epochs,
+            train=feed,
+            validation=lambda: [batch(999, 3)],
+            listeners=Listeners(
+                on_step=told["steps"].append,
+                on_epoch=told["epochs"].append,
+                on_skip=told["skipped"].append,
+                on_save=save,
+                is_save_due=lambda step: step in save_at,
+            ),
+        )
+    return told
+
+
+def weights(learner: Learner) -> list[torch.Tensor]:
+    return [value.clone() for value in learner.best_network.state_dict().values()]

@@ -1,0 +1,92 @@
+"""One training step: what its settings change, and what it leaves alone."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from tests.densedepth.small_training import batch, make_learner, train
+
+
+def test_the_moving_average_is_what_is_kept_and_differs_from_the_network():
+    learner = make_learner(ema_decay=0.9)
+    train(learner, 1)
+    assert learner.best_network is learner.ema
+    ours = learner.network.conv3.weight
+    assert not torch.equal(ours, learner.best_network.conv3.weight)
+
+
+def test_frozen_statistics_of_the_encoder_stay_while_all_weights_learn():
+    learner = make_learner(freeze_encoder_norm=True)
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    train(learner, 1)
+    changed = {
+        name
+        for name, value in learner.network.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    statistics = {name for name in before if "running_" in name or "num_batches" in name}
+    assert statistics
+    assert all(name.startswith("encoder.") for name in statistics)
+    assert not changed & statistics
+    weights = {name for name, _ in learner.network.named_parameters()}
+    assert len(changed & weights) > 0.9 * len(weights)
+    free = make_learner()
+    train(free, 1)
+    assert any(
+        not torch.equal(free.network.state_dict()[name], before[name]) for name in statistics
+    )
+
+
+def test_holes_are_left_out_of_a_masked_training():
+    holed = batch(1)
+    holed.depth_m[:, :, :8] = 0
+    holed.valid[:, :, :8] = False
+    loss = make_learner(masked=True).train_step(holed).figures[0]
+    assert math.isfinite(float(loss))
+    spoiled = batch(1)
+    spoiled.depth_m[:, :, :8] = 7.7
+    spoiled.valid[:, :, :8] = False
+    other = make_learner(masked=True).train_step(spoiled).figures[0]
+    assert float(other) == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_gradients_are_clipped_where_asked():
+    free, clipped = make_learner(), make_learner(clip_gradient_norm=1e-9)
+    before = [p.detach().clone() for p in clipped.network.parameters()]
+    free.train_step(batch(1))
+    clipped.train_step(batch(1))
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in clipped.network.parameters()))
+    assert norm == pytest.approx(1e-9, rel=1e-2)
+    assert before
+
+
+def test_the_encoder_may_have_a_rate_of_its_own():
+    learner = make_learner(encoder_rate_factor=0.1, learning_rate=1e-2)
+    learner.train_step(batch(1))
+    assert [g["lr"] for g in learner.optimiser.param_groups] == pytest.approx([1e-3, 1e-2])
+
+
+def test_micro_batches_sum_to_the_gradient_of_the_whole_batch():
+    """Batch norms apart, which see a micro-batch at a time: here they keep their statistics."""
+    learners = [make_learner(freeze_encoder_norm=True, micro_batch_size=n) for n in (None, 2)]
+    whole, parts = (learner.train_step(batch(1, 5)).figures for learner in learners)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+    pairs = zip(*(learner.network.parameters() for learner in learners), strict=True)
+    for a, b in pairs:
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_a_snapshot_stays_as_it_was_while_training_goes_on():
+    learner = make_learner(ema_decay=0.9)
+    train(learner, 1)
+    expected, snapshot = copy.deepcopy(learner.state()), learner.snapshot()
+    train(learner, 2)
+    assert not torch.equal(snapshot["network"]["conv3.bias"], learner.network.conv3.bias)
+    assert snapshot["progress"] == expected["progress"]
+    for part in ("network", "ema"):
+        assert all(torch.equal(snapshot[part][n], value) for n, value in expected[part].items())
+    for number, moments in expected["optimiser"]["state"].items():
+        found = snapshot["optimiser"]["state"][number]
+        assert all(torch.equal(found[name], value) for name, value in moments.items())
