@@ -18,6 +18,12 @@ def small_stages(monkeypatch) -> None:
 
 
 @pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    """An empty store."""
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
 def run_one(small_stages, tmp_path: Path, monkeypatch) -> LocalStore:
     """The default store, with a finished run ``one``."""
     monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))

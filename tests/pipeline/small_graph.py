@@ -81,6 +81,13 @@ class InProcess:
         self.cancelled.append((handle, force))
 
 
+class Interrupted(InProcess):
+    """A session whose driver is interrupted while it waits for what it has begun."""
+
+    def wait(self, handles: list[int], timeout_s: float) -> list[int]:
+        raise KeyboardInterrupt
+
+
 executed: list[str] = []
 """The stages that ran, in their order; a test clears it."""
 errors: dict[str, list[Exception]] = {}

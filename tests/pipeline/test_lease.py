@@ -2,7 +2,6 @@
 
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -19,11 +18,6 @@ KEY = lease_key("run")
 def _quick(monkeypatch):
     monkeypatch.setattr(module, "BEAT_S", 0.05)
     monkeypatch.setattr(module, "DEAD_AFTER_S", 0.4)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "store")
 
 
 def elsewhere(owner: str = "other", run_id: str = "run") -> Holder:

@@ -5,9 +5,15 @@ from pydantic import ValidationError
 from ray.exceptions import ActorDiedError, NodeDiedError, WorkerCrashedError
 
 from cluster.errors import NoSpaceLeft, ObjectCorrupt, StoreRefused, StoreUnavailable
+from cluster.local_store import LocalStore
 from cluster.transient import is_transient
 from pipeline import retry as module
+from pipeline.errors import StageFailed
 from pipeline.retry import MAX_WAIT_S, ExecutionConfig, patiently, wait_before_retry_s
+from pipeline.runs import load_run
+from tests.pipeline.small_graph import Settings, errors, execute, executed, graph
+
+pytestmark = pytest.mark.usefixtures("small_stages")
 
 CURABLE = [
     StoreUnavailable("s3://b", "slow down"),
@@ -89,3 +95,54 @@ def test_the_limit_that_fits_best_counts():
 def test_a_limit_of_nothing_is_refused():
     with pytest.raises(ValidationError, match="the limit of train is 0 s"):
         ExecutionConfig(time_limits_s={"train": 0})
+
+
+def test_what_a_retry_can_cure_is_tried_again_and_the_rest_is_not(store):
+    settings = ExecutionConfig(retry_wait_s=0.01)
+    errors["a"] = [StoreUnavailable("s3://b", "slow down"), StoreUnavailable("s3://b", "again")]
+    errors["c"] = [ConnectionResetError("gone")]
+    records, recorder, text = execute(graph(), store, settings=settings)
+    assert set(records) == {"a", "b", "c", "d", "e"}
+    assert (executed.count("a"), executed.count("c"), executed.count("b")) == (3, 2, 1)
+    assert "try 2 in 0 s after StoreUnavailable" in text
+    assert set(recorder.statuses().values()) == {"FINISHED"}
+    assert load_run(store, "test").stages["a"].tries == 3
+
+    executed.clear()
+    errors["b"] = [ValueError("always")]
+    error, _, _ = execute(graph(b=Settings(text="B")), store, settings=settings)
+    assert isinstance(error, StageFailed)
+    assert error.exit_code == 1
+    assert executed == ["b"]
+
+
+def test_retries_end(store):
+    settings = ExecutionConfig(retry_wait_s=0.0, max_retries=1)
+    errors["a"] = [StoreUnavailable("s3://b", "down")] * 3
+    error, _, _ = execute(graph(), store, settings=settings)
+    assert "a failed: StoreUnavailable: s3://b: down" in str(error)
+    assert error.exit_code == 5
+    assert executed.count("a") == 2
+
+
+def test_a_store_that_is_away_for_a_moment_costs_nothing(store, monkeypatch):
+    """The first write of each record and claim, and a write of the log, find nobody."""
+    monkeypatch.setattr("pipeline.retry.time.sleep", lambda seconds: None)
+    refused: set[str] = set()
+
+    def flaky(put):
+        def write(self, key, data):
+            began = self.stat("runs/test/0001.json") is not None
+            if began and key not in refused and not key.endswith("/lease"):
+                refused.add(key)
+                raise StoreUnavailable(self.url, "nobody answers")
+            return put(self, key, data)
+
+        return write
+
+    for name in ("put_bytes", "put_bytes_if_absent"):
+        monkeypatch.setattr(LocalStore, name, flaky(getattr(LocalStore, name)))
+    settings = ExecutionConfig(retry_wait_s=0.0)  # the stages' own writes are refused too
+    records, _, _ = execute(graph(), store, settings=settings)
+    assert set(records) == {"a", "b", "c", "d", "e"}
+    assert {key.split("/")[0] for key in refused} == {"claims", "networks", "records", "runs"}
