@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster import s3_store as s3_store_module
 from cluster.storage import ObjectStore, open_store
+from tests.cluster.cached import RemoteStore
 from tests.cluster.faulty_proxy import FaultyProxy, faulty_proxy
 from tests.cluster.seaweedfs import SeaweedServer, seaweedfs_server
 
@@ -40,9 +42,22 @@ def s3_store(s3_environment: SeaweedServer) -> ObjectStore:
 
 
 @pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Objects above this many bytes go in parts; S3's own minimum for a part."""
+    monkeypatch.setattr(s3_store_module, "_PART_BYTES", 5 << 20)
+    return 5 << 20
+
+
+@pytest.fixture
 def local_store(tmp_path: Path) -> ObjectStore:
     """An empty store in a folder that does not exist yet."""
     return open_store(str(tmp_path / "a store"))
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> RemoteStore:
+    """An empty store as if on another machine."""
+    return RemoteStore(tmp_path / "remote")
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
