@@ -1,10 +1,13 @@
-"""Run every benchmark, one after the other: ``python -m benchmarks``."""
+"""Run every benchmark, one after the other, each as its own command: ``python -m benchmarks``."""
 
-import runpy
+import subprocess
 import sys
 from pathlib import Path
 
+failed = []
 for path in sorted(Path(__file__).parent.glob("bench_*.py")):
     print(f"\n== {path.stem}", flush=True)
-    sys.argv = [str(path)]
-    runpy.run_module(f"benchmarks.{path.stem}", run_name="__main__")
+    if subprocess.run([sys.executable, "-m", f"benchmarks.{path.stem}"], check=False).returncode:
+        failed.append(path.stem)
+if failed:
+    sys.exit(f"failed: {', '.join(failed)}")

@@ -38,7 +38,6 @@ from benchmarks import loader_peers as peers
 from benchmarks.pairs import SIZE_PX, Pair, make_pairs
 from benchmarks.target import print_target
 from densedepth.data.loader import read_encoded
-from densedepth.data.shard_source import LocalShards, ShardList
 
 WARM_UP = 5
 PACKAGES = (
@@ -132,10 +131,7 @@ def measure(name: str, folder: Path, processes: int) -> dict[str, float]:
 
 def decode_alone(folder: Path) -> dict[str, float]:
     """Decode all pairs out of memory into memory that is used again: what no loader can beat."""
-    paths = tuple(sorted(folder.glob("*.tar")))
-    local = LocalShards(paths)
-    counts = tuple(len(local.open_shard(n).index) for n in range(len(paths)))
-    encoded = list(read_encoded(ShardList(counts, local)))
+    encoded = list(read_encoded(peers.ours_in(folder)))
     image, units = np.zeros((*SIZE_PX, 3), np.uint8), np.zeros(SIZE_PX, np.uint16)
     start_s = time.perf_counter()
     for sample in encoded:

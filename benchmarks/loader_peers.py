@@ -191,8 +191,8 @@ def as_sample(pair: Pair) -> EncodedSample:
     return EncodedSample(pair.key, pair.jpeg, "jpg", pack_depth(pair.depth_units), 1 / STEPS_PER_M)
 
 
-def read_packed(folder: Path, processes: int) -> Iterator[PackedBatch]:
-    """Read as training does, in an epoch's order, up to where training on a GPU takes over."""
+def ours_in(folder: Path) -> ShardList:
+    """Find the shards that ``write_ours`` wrote, and how many samples each has."""
     paths = tuple(sorted(folder.glob("*.tar")))
     local = LocalShards(paths)
     counts = []
@@ -200,8 +200,13 @@ def read_packed(folder: Path, processes: int) -> Iterator[PackedBatch]:
         shard = local.open_shard(number)
         counts.append(len(shard.index))
         shard.file.close()
+    return ShardList(tuple(counts), local)
+
+
+def read_packed(folder: Path, processes: int) -> Iterator[PackedBatch]:
+    """Read as training does, in an epoch's order, up to where training on a GPU takes over."""
     source = TrainBatches(
-        ShardList(tuple(counts), local),
+        ours_in(folder),
         seed=0,
         epoch=0,
         rank=0,
