@@ -1,7 +1,6 @@
-"""Tests of cluster/storage.py: what both back ends promise, and how they are opened."""
+"""Tests of cluster/storage.py: what both back ends promise."""
 
 import os
-import pickle
 import subprocess
 import sys
 import threading
@@ -11,16 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cluster.errors import (
-    ObjectCorrupt,
-    ObjectMissing,
-    StoreUnwritable,
-)
-from cluster.local_store import LocalStore
-from cluster.s3_store import S3Store
-from cluster.storage import ObjectInfo, ObjectRef, ObjectStore, open_store
+from cluster.errors import ObjectCorrupt, ObjectMissing, StoreUnwritable
+from cluster.storage import ObjectInfo, ObjectRef, ObjectStore
 from tests.cluster.objects import DATA, at_once, ref_to, sha256
-from tests.cluster.seaweedfs import SECRET_KEY
 
 
 @pytest.mark.parametrize("data", [b"", b"x", DATA], ids=["empty", "one byte", "3 MB"])
@@ -208,16 +200,6 @@ def test_an_unsafe_prefix_is_refused(store: ObjectStore, prefix: str):
         store.list_keys(prefix)
 
 
-def test_a_store_is_a_value_that_opens_again_by_its_url(store: ObjectStore):
-    store.put_bytes("a/k", b"x")
-    for same in (open_store(store.url), pickle.loads(pickle.dumps(store))):
-        assert same == store
-        assert hash(same) == hash(store)
-        assert same.get_bytes("a/k") == b"x"
-    assert store.url_of("a/k") == f"{store.url}/a/k"
-    assert SECRET_KEY.encode() not in pickle.dumps(store)
-
-
 def test_a_forked_process_uses_the_store(store: ObjectStore):
     store.put_bytes("k", b"from the parent")
     child = os.fork()
@@ -244,44 +226,6 @@ def test_what_ray_writes_there_is_in_the_store(store: ObjectStore):
         stream.write(DATA)
     store.verify(ref_to("runs/train/rank_0.pt", DATA))
     assert store.get_bytes("runs/train/rank_0.pt") == DATA
-
-
-def test_a_path_opens_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert open_store("runs/x") == LocalStore(tmp_path / "runs" / "x")
-    assert open_store("./runs/../x/") == LocalStore(tmp_path / "x")
-    assert open_store("~/x") == LocalStore(tmp_path / "home" / "x")
-    assert open_store(f"file://{tmp_path}/a%20b") == LocalStore(tmp_path / "a b")
-    assert open_store(f"file://localhost{tmp_path}") == LocalStore(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_s3_url_opens_a_bucket():
-    assert open_store("s3://bucket") == open_store("s3://bucket/") == S3Store("bucket")
-    assert open_store("s3://my.bucket-1/a/b/") == S3Store("my.bucket-1", "a/b")
-    assert open_store("s3://bucket").url == "s3://bucket"
-    assert open_store("s3://bucket/a/b/").url == "s3://bucket/a/b"
-
-
-@pytest.mark.parametrize(
-    ("url", "what"),
-    [
-        ("", "is no store URL: valid is a path, file:///path or s3://bucket/prefix"),
-        ("gs://bucket/x", "'gs://bucket/x' is no store URL: valid is a path, file:///path or s3:"),
-        ("s3:/bucket/x", "names no bucket"),
-        ("s3:///x", "names no bucket"),
-        ("s3://Bucket/x", "names no bucket"),
-        ("s3://bucket/a/../b", "is no key"),
-        ("file://host/x", "is no store URL"),
-        ("s3://key:hidden@bucket/x", "holds no credentials"),
-        ("s3://bucket/x?secret=hidden", "holds no credentials and no options"),
-    ],
-)
-def test_a_wrong_url_is_refused(url: str, what: str):
-    with pytest.raises(ValueError, match=what) as caught:
-        open_store(url)
-    assert "hidden" not in str(caught.value)
 
 
 def test_a_reference_is_checked():

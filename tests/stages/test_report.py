@@ -1,106 +1,26 @@
-"""The report's three files: whole, self-contained, the same every time."""
+"""The report's three files: whole, and the same every time."""
 
-import base64
 import json
 import math
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stages import report
-from stages.artifacts import AblationTable, Checkpoint, EvalReport, ReportFiles, ShardSet
-from stages.report import ReportConfig
+from stages.artifacts import AblationTable, Checkpoint, EvalReport, ShardSet
 from tests.stages.report_artifacts import (
     CONSTANT,
     PER_IMAGE,
-    Recorder,
     make_ablation,
     make_checkpoint,
     make_evaluation,
     make_failed_trial,
-    make_picture,
-    make_services,
     make_shards,
     make_trial,
 )
-
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every tag that is opened is closed, in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self._open:
-            self.text += f" {' '.join(data.split())}"
-
-    def values(self, tag: str, name: str) -> list[str]:
-        return [value for t, n, value in self.attributes if (t, n) == (tag, name)]
-
-
-def write(
-    folder: Path, config: ReportConfig | None = None, **inputs: Any
-) -> tuple[dict[str, str], ReportFiles, Recorder]:
-    """Run the stage; give the files by extension."""
-    services, recorder = make_services(folder)
-    empty: dict[str, Any] = {"shards": {}, "checkpoints": {}, "ablations": {}, "evaluations": {}}
-    refs = report.run(config or ReportConfig(), services, **{**empty, **inputs})
-    for ref in refs.objects():
-        services.store.verify(ref)
-    files = {
-        ref.key.rpartition(".")[2]: services.store.get_bytes(ref.key).decode()
-        for ref in refs.objects()
-    }
-    return files, refs, recorder
-
-
-def everything(folder: Path) -> dict[str, Any]:
-    services, _ = make_services(folder)
-    pictures = tuple(make_picture(services.store, f"{i}.png", f"frame {i}") for i in range(3))
-    return {
-        "shards": {"nyu": make_shards()},
-        "checkpoints": {"nyu": make_checkpoint()},
-        "ablations": {"nyu": make_ablation()},
-        "evaluations": {"nyu": make_evaluation(pictures=pictures)},
-    }
-
-
-def tables_of(markdown: str) -> list[list[list[str]]]:
-    """Parse a document's tables to rows of cells."""
-    tables: list[list[list[str]]] = []
-    is_inside = False
-    for line in markdown.splitlines():
-        if line.startswith("| "):
-            hidden = line.replace("\\|", "\0")
-            cells = [cell.strip().replace("\0", "|") for cell in hidden.split("|")[1:-1]]
-            if not is_inside:
-                tables.append([])
-            tables[-1].append(cells)
-        is_inside = line.startswith("| ")
-    return tables
+from tests.stages.written_report import Page, everything, tables_of, write
 
 
 def test_all_three_files_are_in_the_store_and_in_mlflow(tmp_path: Path) -> None:
@@ -144,86 +64,6 @@ def test_a_network_no_better_than_a_constant_gets_a_warning(tmp_path: Path) -> N
     assert "Warning:" in page.text
     assert "hardly beats the best constant prediction (1.05 times)" in page.text
     assert "(warning)" in files["md"]
-
-
-def test_the_page_loads_nothing_and_runs_no_script(tmp_path: Path) -> None:
-    files, _, _ = write(tmp_path, **everything(tmp_path))
-    page = Page(files["html"])
-    for _, name, value in page.attributes:
-        if name in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
-            assert value.startswith(("data:image/", "#"))
-        assert not name.startswith("on")
-    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
-    assert "http:" not in files["html"]
-    assert "https:" not in files["html"]
-    assert "url(" not in files["html"]
-    assert "@import" not in files["html"]
-    ids = [value for _, name, value in page.attributes if name == "id"]
-    assert len(ids) == len(set(ids))
-    assert {h.removeprefix("#") for h in page.values("a", "href")} <= set(ids)
-
-
-def test_pictures_are_in_the_page_byte_for_byte(tmp_path: Path) -> None:
-    inputs = everything(tmp_path)
-    services, _ = make_services(tmp_path)
-    jpeg = make_picture(services.store, "3.jpg", "a JPEG", "JPEG")
-    inputs["evaluations"]["nyu"] = make_evaluation(
-        pictures=(*inputs["evaluations"]["nyu"].pictures, jpeg)
-    )
-    files, _, _ = write(tmp_path, ReportConfig(num_pictures=4), **inputs)
-    page = Page(files["html"])
-    sources = page.values("img", "src")
-    kinds = [source.partition(";")[0] for source in sources]
-    assert kinds == ["data:image/png"] * 3 + ["data:image/jpeg"]
-    for source, picture in zip(sources, inputs["evaluations"]["nyu"].pictures, strict=True):
-        stored = services.store.get_bytes(picture.image.key)
-        assert base64.b64decode(source.partition(",")[2]) == stored
-        assert picture.caption in page.text
-    assert page.values("img", "width") == ["8", "8", "8"]
-    assert page.values("img", "height") == ["3", "3", "3"]
-
-
-def test_no_more_pictures_than_asked_for(tmp_path: Path) -> None:
-    files, _, recorder = write(tmp_path, ReportConfig(num_pictures=1), **everything(tmp_path))
-    assert len(Page(files["html"]).values("img", "src")) == 1
-    assert recorder.progress_calls[-1] == (4, 4)
-
-
-def test_a_picture_of_an_unknown_kind_is_an_error(tmp_path: Path) -> None:
-    services, _ = make_services(tmp_path)
-    picture = make_picture(services.store, "0.bmp", "bitmap", "BMP")
-    with pytest.raises(ValueError, match=r"pictures/0\.bmp begins with b'BM.*run evaluate again"):
-        write(tmp_path, evaluations={"nyu": make_evaluation(pictures=(picture,))})
-
-
-def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
-    evil = '<script>alert("1")</script>'
-    services, _ = make_services(tmp_path)
-    skipped = ({"split": "train", "frame": evil, "reason": f"a | b\n{evil}"},)
-    trials = (
-        make_trial("baseline", 0, 0.6),
-        make_trial(evil, 0, 0.5, changes={evil: evil}),
-        make_failed_trial(evil, 1, evil),
-    )
-    files, _, _ = write(
-        tmp_path,
-        ReportConfig(title=evil),
-        shards={evil: make_shards(skipped=skipped)},
-        checkpoints={evil: make_checkpoint()},
-        ablations={evil: make_ablation(*trials)},
-        evaluations={
-            evil: make_evaluation(
-                protocol_text=evil, pictures=(make_picture(services.store, "0.png", evil),)
-            )
-        },
-    )
-    page = Page(files["html"])
-    assert "script" not in page.tags
-    assert page.text.count(evil) >= 9
-    assert "<script" not in files["md"]
-    for table in tables_of(files["md"]):
-        assert {len(row) for row in table} == {len(table[0])}
-    assert json.loads(files["json"])["title"] == evil
 
 
 def test_equal_artifacts_give_equal_bytes(tmp_path: Path) -> None:
