@@ -11,7 +11,8 @@
     │   │       └── NoSpaceLeft    the disk or the quota is full
     │   └── StoreUnavailable   the store does not answer or is overloaded; retryable
     ├── TrackingError          the MLflow server or database cannot be used
-    └── RayUnavailable         no Ray cluster can be reached, or one that was is gone
+    ├── RayUnavailable         no Ray cluster can be reached, or one that was is gone
+    └── NoRoom                 the Ray cluster has no room for what was waited for
 
 Every message is made of three parts: where (a URL), what was wrong, what to do. Passwords inside
 URLs are struck out. ``retryable`` says whether the same call can succeed later without anyone
@@ -127,6 +128,15 @@ class RayUnavailable(ClusterError):
     advice = (
         "Check session.address, RAY_ADDRESS and RAY_AUTH_MODE (docs/operations.md), and that the "
         "cluster runs"
+    )
+
+
+class NoRoom(ClusterError):
+    """The Ray cluster had no room for a training's workers as long as it was to wait."""
+
+    advice = (
+        "End what holds the rest, add nodes, lower num_workers, min_workers or cpus_per_worker, or "
+        "raise max_wait_min"
     )
 
 

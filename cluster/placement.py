@@ -1,6 +1,16 @@
-"""Gives back what dead trainings still hold."""
+"""Who holds a part of the cluster: what dead trainings still hold, what room a training has."""
 
 from typing import Any
+
+
+def _groups() -> list[Any]:
+    """Return the placement groups that there are, their makers named; no public call does."""
+    from ray._private.state import state
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+
+    table: Any = state._connect_and_get_accessor().get_placement_group_table()
+    groups = [PlacementGroupTableData.FromString(entry) for entry in table]
+    return [group for group in groups if group.state != PlacementGroupTableData.REMOVED]
 
 
 def release_orphans() -> int:
@@ -13,18 +23,13 @@ def release_orphans() -> int:
         How many there were.
     """
     import ray
-    from ray._private.state import state  # no public call names a group's maker
-    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
     from ray.util import remove_placement_group
     from ray.util.placement_group import PlacementGroup
 
-    table: Any = state._connect_and_get_accessor().get_placement_group_table()
-    groups = [PlacementGroupTableData.FromString(entry) for entry in table]
     orphans = [
         group
-        for group in groups
-        if group.state != PlacementGroupTableData.REMOVED
-        and group.creator_actor_dead
+        for group in _groups()
+        if group.creator_actor_dead
         # Of a task's group, a trial's for one, Ray says the same: it has no actor at all.
         and group.creator_actor_id
         and not ray.ActorID(group.creator_actor_id).is_nil()
@@ -32,3 +37,25 @@ def release_orphans() -> int:
     for group in orphans:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
     return len(orphans)
+
+
+def room_by_node() -> list[dict[str, float]]:
+    """Return what this actor could have of each node that stays: what is free, and its own.
+
+    Its own is what its placement groups hold. A node that Ray will take away has no room.
+    """
+    import ray
+    from ray._private.state import state
+
+    room = state.available_resources_per_node()
+    me = ray.get_runtime_context().get_actor_id()
+    for group in _groups():
+        if group.creator_actor_id.hex() != me:
+            continue
+        for bundle in group.bundles:
+            node = room.get(bundle.node_id.hex())
+            if node is not None:
+                for name, amount in bundle.unit_resources.items():
+                    node[name] = node.get(name, 0.0) + amount
+    leaving = state.get_draining_nodes()
+    return [node for name, node in room.items() if name not in leaving]

@@ -10,7 +10,6 @@ _RAY = {
     "OwnerDiedError",
     "ReferenceCountingAssertionError",
     "WorkerCrashedError",
-    "WorkerGroupStartupTimeoutError",
 }
 """Names of Ray's errors, compared without importing Ray."""
 

@@ -1,10 +1,9 @@
 """The Ray trainer that ``train`` and ``ablate`` start: its size, its place, its restarts."""
 
-import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from densedepth.errors import DepthError
 from stages.artifacts import ShardSet
 from stages.protocol_names import checked_protocol
 from stages.recipe import Recipe, Settings
+from stages.worker_count import WorkerCount, counted_trainer
 
 EPOCH_VIEW = "stages.epoch_view"
 """Loaded by name: what it shows decides no weights, and makes no training stale; but an ablation
@@ -150,7 +150,7 @@ def make_trainer(
     (Ray Train's local mode), on what that process was given, and keeps no checkpoint.
     """
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
     release_orphans()  # of this training's last try, if its controller died
     scaling = job.scaling
@@ -159,23 +159,24 @@ def make_trainer(
     gpu = use_gpu(scaling)
     location, filesystem = services.store.ray_location("ray")
     score = "val_loss" if job.keeps_best else None
-    return TorchTrainer(
-        worker,
+    each = {"CPU": scaling.cpus_per_worker, **({"GPU": 1} if gpu else {})}
+    max_wait_s = None if scaling.max_wait_min is None else 60 * scaling.max_wait_min
+    return counted_trainer(
+        WorkerCount(least, scaling.num_workers, each, max_wait_s, services.stage),
+        partial(say_waiting, services, scaling.num_workers),
+        train_loop_per_worker=worker,
         train_loop_config={"job": job.model_dump_json(), "services": services},
         scaling_config=ray.train.ScalingConfig(
             num_workers=(least, scaling.num_workers) if scaling.min_workers else least,
             use_gpu=gpu,
-            resources_per_worker={"CPU": scaling.cpus_per_worker, **({"GPU": 1} if gpu else {})},
+            resources_per_worker=each,
         ),
         torch_config=TorchConfig(timeout_s=int(60 * scaling.max_step_min)),
         run_config=ray.train.RunConfig(
             name=services.key.replace("/", "-"),
             storage_path=location,
             storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(
-                max_failures=scaling.max_failures,
-                controller_failure_limit=tries_within(scaling.max_wait_min),
-            ),
+            failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=1,
                 checkpoint_score_attribute=score,
@@ -186,12 +187,11 @@ def make_trainer(
     )
 
 
-def tries_within(max_wait_min: float | None) -> int:
-    """Translate a wait into Ray's count of attempts to start the workers; -1 = without end."""
-    if max_wait_min is None:
-        return -1
-    each_s = float(os.environ.get("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60"))
-    return max(0, math.ceil(60 * max_wait_min / each_s) - 1)
+def say_waiting(services: Services, num_workers: int, text: str) -> None:
+    """Say that a training waits for workers; those that it had do not hang, but are gone."""
+    for rank in range(num_workers):
+        services.end_beats(rank)
+    services.say(text)
 
 
 def check_cpus(needed: float, what: str) -> None:
@@ -295,7 +295,7 @@ def use_gpu(scaling: ScalingSettings) -> bool:
         ValueError: GPUs are asked for on a single machine that has none.
     """
     has = cluster_resources()
-    is_enough = has.num_gpus >= max(1, scaling.num_workers)
+    is_enough = has.num_gpus >= max(1, scaling.min_workers or scaling.num_workers)
     if scaling.use_gpu == "auto":
         return is_enough
     if scaling.use_gpu and not is_enough and has.is_one_machine:

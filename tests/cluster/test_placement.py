@@ -1,19 +1,20 @@
-"""Placement groups of dead actors are given back, and no others."""
+"""Groups of dead actors are given back, and no others; what room an actor has."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table
 
-from cluster.placement import release_orphans
+from cluster.placement import release_orphans, room_by_node
 
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small_ray() -> Iterator[None]:
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=5, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -46,3 +47,22 @@ def test_a_dead_actors_group_is_given_back_and_those_of_the_living_and_of_tasks_
     assert after[lost] == "REMOVED"
     assert (after[kept], after[made_by_task]) == ("CREATED", "CREATED")
     assert release_orphans() == 0
+
+
+class Trainer(Maker):
+    """Has a group of its own, and asks what room it has."""
+
+    def room(self) -> list[float]:
+        return [node.get("CPU", 0.0) for node in room_by_node()]
+
+
+def test_an_actor_has_room_in_what_is_free_and_what_it_holds_and_in_no_others_share(small_ray):
+    trainer, other = (ray.remote(num_cpus=0)(kind).remote() for kind in (Trainer, Maker))
+    ray.get([trainer.make.remote(), other.make.remote()])
+    free = 5 - sum(state == "CREATED" for state in states().values())
+    for _ in range(100):  # what a node has free becomes known a moment later
+        if [node["CPU"] for node in room_by_node()] == [free]:
+            break
+        time.sleep(0.1)
+    assert [node["CPU"] for node in room_by_node()] == [free], "the driver has no group of its own"
+    assert ray.get(trainer.room.remote()) == [free + 1]

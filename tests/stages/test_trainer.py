@@ -10,7 +10,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from cluster.errors import NoSpaceLeft, StorageError, StoreUnavailable
 from densedepth.errors import WeightsError
 from stages.train import TrainConfig
-from stages.trainer import PATIENCE_S, ScalingSettings, run_trainer, tries_within, use_gpu
+from stages.trainer import PATIENCE_S, ScalingSettings, run_trainer, use_gpu
 
 
 class Store:
@@ -81,17 +81,16 @@ def test_gpus_are_asked_for_where_they_are_or_may_come(
         assert use_gpu(scaling) == expected
 
 
+def test_an_elastic_training_takes_gpus_when_there_are_enough_to_begin_with(monkeypatch):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 2, "CPU": 8})
+    monkeypatch.setattr(ray, "nodes", lambda: [{}] * 2)
+    assert use_gpu(ScalingSettings(num_workers=4, min_workers=2))
+    assert not use_gpu(ScalingSettings(num_workers=4, min_workers=3))
+
+
 def test_fewer_workers_than_the_least_make_no_sense():
     with pytest.raises(ValueError, match="min_workers = 3 is more than num_workers = 2"):
         ScalingSettings(num_workers=2, min_workers=3)
-
-
-@pytest.mark.parametrize(
-    ("minutes", "expected"), [(None, -1), (0.1, 0), (1.0, 0), (2.0, 1), (9.5, 9)]
-)
-def test_a_wait_becomes_a_number_of_tries_of_a_minute(monkeypatch, minutes, expected):
-    monkeypatch.delenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", raising=False)
-    assert tries_within(minutes) == expected
 
 
 def test_what_decides_the_weights_decides_the_fingerprint_and_nothing_else_does():

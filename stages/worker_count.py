@@ -1,0 +1,161 @@
+"""How many workers a training has: as many as there is room for, for which it waits so long.
+
+Ray's own policies go by what nodes have, not by what is free. Where somebody else holds a part,
+the elastic one asks for workers that cannot start, in vain, and ends workers that run for it;
+below its least number it waits without end, whatever the limit.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.errors import NoRoom
+from cluster.placement import room_by_node
+
+POLL_S = 0.5
+SAY_EVERY_S = 5.0
+SETTLE_S = 10.0
+"""Seconds for which room for too few workers stays the same, before a training makes do with it:
+the CPUs of workers that have just ended come back one after another, as new nodes come."""
+GROW_EVERY_S = 60.0
+"""Seconds that workers run at least before more take their place."""
+PLACE_S = "20"
+"""Seconds in which Ray places workers that there is room for; else what is known was stale."""
+
+
+@dataclass
+class WorkerCount:
+    """Decides how many workers a training has; knows no clock and no cluster.
+
+    Attributes:
+        least: workers below which it waits.
+        most: workers it wants.
+        each: what Ray sets aside for a worker.
+        max_wait_s: seconds it waits; None = without end.
+        where: the training, for errors.
+    """
+
+    least: int
+    most: int
+    each: Mapping[str, float]
+    max_wait_s: float | None
+    where: str
+    _waits_since_s: float | None = field(default=None, init=False)
+    _room: int = field(default=-1, init=False)
+    _room_since_s: float = field(default=0.0, init=False)
+    _looked_s: float = field(default=0.0, init=False)
+
+    def fitting(self, nodes: Sequence[Mapping[str, float]]) -> int:
+        """Return how many workers have room, given what each node has free."""
+        asked = {name: amount for name, amount in self.each.items() if amount > 0}
+        # A share of a CPU, taken and given back, may leave a rounding error.
+        return sum(
+            min(int(node.get(name, 0.0) / amount + 1e-6) for name, amount in asked.items())
+            for node in nodes
+        )
+
+    def start(self, nodes: Sequence[Mapping[str, float]], now_s: float) -> int:
+        """Return how many workers to start now; 0 = wait, and ask again.
+
+        Raises:
+            NoRoom: it has waited too long.
+        """
+        room = self.fitting(nodes)
+        if self._waits_since_s is None:
+            self._waits_since_s = now_s
+        if room != self._room:
+            self._room, self._room_since_s = room, now_s
+        waited_s = now_s - self._waits_since_s
+        settle_s = SETTLE_S
+        if self.max_wait_s is not None:
+            if waited_s > self.max_wait_s:
+                raise NoRoom(self.where, f"waited {waited_s / 60:.1f} min {self.wish(nodes)}")
+            settle_s = min(settle_s, self.max_wait_s / 2)
+        if room >= self.most or (room >= self.least and now_s - self._room_since_s >= settle_s):
+            return min(room, self.most)
+        return 0
+
+    def grow(
+        self, num_running: int, nodes: Callable[[], Sequence[Mapping[str, float]]], now_s: float
+    ) -> int:
+        """Return with how many workers a training that runs should go on: as many, or more."""
+        if self._waits_since_s is not None:
+            self._waits_since_s, self._room, self._looked_s = None, -1, now_s
+        if num_running >= self.most or now_s - self._looked_s < GROW_EVERY_S:
+            return num_running
+        self._looked_s = now_s
+        return max(num_running, min(self.most, self.fitting(nodes())))
+
+    def wish(self, nodes: Sequence[Mapping[str, float]]) -> str:
+        """Say for what it waits, and what there is."""
+        count = str(self.most) if self.least == self.most else f"{self.least} to {self.most}"
+        each = " and ".join(f"{amount:g} {name}" for name, amount in self.each.items())
+        free = []
+        for name in self.each:
+            amounts = sorted((node.get(name, 0.0) for node in nodes), reverse=True)
+            shares = ", ".join(f"{amount:g}" for amount in amounts if amount > 0)
+            free.append(f"{name} {shares or 'none'}")
+        return (
+            f"for {count} workers of {each} each; there is room for {self.fitting(nodes)}, "
+            f"free by node: {'; '.join(free)}"
+        )
+
+
+def counted_trainer(count: WorkerCount, say: Callable[[str], None], **settings: Any) -> Any:
+    """Return a ``TorchTrainer`` whose number of workers ``count`` decides.
+
+    Args:
+        count: decides; travels to Ray's controller.
+        say: told what is waited for, every ``SAY_EVERY_S``; travels too.
+        settings: the trainer's.
+    """
+    import os
+
+    from ray.train.torch import TorchTrainer
+
+    # Ray offers no public way to another policy.
+    from ray.train.v2._internal.execution.scaling_policy import (
+        NoopDecision,
+        ResizeDecision,
+        ScalingPolicy,
+    )
+
+    class Policy(ScalingPolicy):
+        said_s = 0.0
+
+        def after_controller_start(self, train_run_context: Any) -> None:
+            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACE_S)
+            super().after_controller_start(train_run_context)
+
+        def _get_num_workers_for_resource_request(self) -> int:
+            return count.most
+
+        def make_decision_for_non_running_worker_group(self) -> Any:
+            self._maybe_send_resource_request()
+            nodes, now_s = room_by_node(), time.monotonic()
+            num_workers = count.start(nodes, now_s)
+            if num_workers:
+                return ResizeDecision(num_workers, dict(count.each))
+            if now_s - self.said_s > SAY_EVERY_S:
+                say(f"waiting {count.wish(nodes)}")
+                self.said_s = now_s
+            time.sleep(POLL_S)  # Ray asks again at once
+            return NoopDecision()
+
+        def make_decision_for_running_worker_group(
+            self, worker_group_state: Any, worker_group_status: Any
+        ) -> Any:
+            self._maybe_send_resource_request()
+            running = worker_group_state.num_workers
+            num_workers = count.grow(running, room_by_node, time.monotonic())
+            if num_workers == running:
+                return NoopDecision()
+            return ResizeDecision(num_workers, dict(count.each))
+
+    class Trainer(TorchTrainer):
+        def _initialize_and_run_controller(self, **parts: Any) -> Any:
+            policy = Policy(self.scaling_config)
+            return super()._initialize_and_run_controller(**{**parts, "scaling_policy": policy})
+
+    return Trainer(**settings)

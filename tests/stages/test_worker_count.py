@@ -1,0 +1,111 @@
+"""How many workers a training has: by what is free, and for how long it waits, by a set clock."""
+
+import math
+
+import pytest
+
+from cluster.errors import NoRoom
+from stages.worker_count import GROW_EVERY_S, SETTLE_S, WorkerCount
+
+CPU = {"CPU": 1.0}
+
+
+def count(least: int = 2, most: int = 4, each=CPU, max_wait_s: float | None = None) -> WorkerCount:
+    return WorkerCount(least, most, each, max_wait_s, "train.rooms")
+
+
+def nodes(*cpus: float) -> list[dict[str, float]]:
+    return [{"CPU": amount} for amount in cpus]
+
+
+@pytest.mark.parametrize(
+    ("each", "free", "expected"),
+    [
+        (CPU, nodes(2, 1, 0), 3),
+        ({"CPU": 2.0}, nodes(1, 1, 3), 1),
+        ({"CPU": 0.1}, nodes(0.1 + 0.2, 0.3), 6),
+        ({"CPU": 4.0, "GPU": 1}, [{"CPU": 64.0, "GPU": 2.0}, {"CPU": 7.0, "GPU": 4.0}], 3),
+        ({"CPU": 1.0, "GPU": 1}, nodes(8), 0),
+        (CPU, [{"memory": 1e9}], 0),
+        (CPU, [], 0),
+    ],
+)
+def test_a_worker_has_room_where_one_node_has_all_that_it_needs(each, free, expected):
+    assert count(each=each).fitting(free) == expected
+
+
+def test_all_workers_start_at_once_where_there_is_room():
+    assert count().start(nodes(3, 3), now_s=50.0) == 4
+    assert count(4, 4).start(nodes(4), now_s=50.0) == 4
+
+
+def test_a_training_makes_do_with_fewer_when_no_more_have_come_for_a_while():
+    waiting = count()
+    assert waiting.start(nodes(1), now_s=0.0) == 0
+    assert waiting.start(nodes(2), now_s=100.0) == 0
+    assert waiting.start(nodes(2), now_s=100.0 + SETTLE_S - 1) == 0
+    assert waiting.start(nodes(2, 1), now_s=100.0 + SETTLE_S) == 0, "another has come"
+    assert waiting.start(nodes(2, 1), now_s=100.0 + 2 * SETTLE_S) == 3
+
+
+def test_a_training_of_a_fixed_size_waits_for_all_of_its_workers():
+    waiting = count(3, 3)
+    assert [waiting.start(nodes(2), now_s=float(s)) for s in (0, 1000, 100_000)] == [0, 0, 0]
+    assert waiting.start(nodes(2, 1), now_s=100_001.0) == 3
+
+
+@pytest.mark.parametrize("least", [2, 4])
+def test_a_wait_ends_with_what_was_asked_for_and_what_there_is(least):
+    waiting = count(least, each={"CPU": 2.0}, max_wait_s=90.0)
+    assert waiting.start(nodes(1, 3), now_s=1000.0) == 0
+    assert waiting.start(nodes(1, 3), now_s=1090.0) == 0
+    wanted = "2 to 4" if least == 2 else "4"
+    with pytest.raises(
+        NoRoom,
+        match=rf"^train\.rooms: waited 1\.5 min for {wanted} workers of 2 CPU each; there is room "
+        r"for 1, free by node: CPU 3, 1\. .*lower num_workers.*max_wait_min",
+    ):
+        waiting.start(nodes(1, 3), now_s=1090.1)
+
+
+def test_a_short_wait_leaves_time_to_start_with_fewer():
+    waiting = count(max_wait_s=4.0)
+    assert waiting.start(nodes(2), now_s=0.0) == 0
+    assert waiting.start(nodes(2), now_s=2.0) == 2
+
+
+def test_room_that_ray_does_not_give_is_not_asked_for_without_end():
+    waiting = count(max_wait_s=60.0)
+    assert waiting.start(nodes(4), now_s=0.0) == 4
+    assert waiting.start(nodes(4), now_s=21.0) == 4
+    with pytest.raises(NoRoom, match="room for 4"):
+        waiting.start(nodes(4), now_s=63.0)
+
+
+def test_each_wait_begins_anew_after_the_workers_have_run():
+    waiting = count(max_wait_s=60.0)
+    waiting.start(nodes(1), now_s=0.0)
+    waiting.start(nodes(4), now_s=50.0)
+    assert waiting.grow(4, lambda: nodes(4), now_s=55.0) == 4
+    assert waiting.start(nodes(1), now_s=500.0) == 0
+    assert waiting.start(nodes(1), now_s=560.0) == 0
+    with pytest.raises(NoRoom, match="waited 1"):
+        waiting.start(nodes(1), now_s=561.0)
+
+
+def test_a_training_grows_to_what_has_room_after_a_while_and_never_shrinks_by_itself():
+    running = count()
+    running.start(nodes(2), now_s=0.0)
+    assert running.grow(2, lambda: nodes(3), now_s=20.0) == 2, "it has just begun"
+    assert running.grow(2, lambda: nodes(3), now_s=19.0 + GROW_EVERY_S) == 2
+    assert running.grow(2, lambda: nodes(1, 0.5), now_s=20.0 + GROW_EVERY_S) == 2
+    assert running.grow(2, lambda: nodes(3), now_s=30.0 + GROW_EVERY_S) == 2, "it has just looked"
+    assert running.grow(2, lambda: nodes(3), now_s=20.0 + 2 * GROW_EVERY_S) == 3
+    assert running.grow(3, lambda: nodes(9), now_s=20.0 + 3 * GROW_EVERY_S) == 4
+
+
+def test_a_training_that_has_all_its_workers_does_not_look_for_more():
+    def looks() -> list[dict[str, float]]:
+        raise AssertionError("it looked")
+
+    assert count().grow(4, looks, now_s=math.inf) == 4
