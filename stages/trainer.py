@@ -54,12 +54,14 @@ class ScalingSettings(Settings):
     min_workers: int | None = Field(
         None,
         ge=1,
-        description="elastic: go on with as few ranks when nodes are lost, and with up to "
-        "num_workers when they come; none = always num_workers",
+        description="elastic: begin, or go on after a loss, with as few ranks where there is no "
+        "room for num_workers, and with more when there is; none = always num_workers",
     )
     max_failures: int = Field(2, ge=0, description="restarts of a training whose worker died")
     max_wait_min: float | None = Field(
-        None, gt=0, description="minutes to wait for the workers' resources; none = without end"
+        None,
+        gt=0,
+        description="minutes to wait for room for the workers, each time; none = without end",
     )
     checkpoint_every_s: float | None = Field(
         60.0, gt=0, description="seconds between two saved states, each epoch's end apart"

@@ -18,8 +18,6 @@ SAY_EVERY_S = 5.0
 SETTLE_S = 10.0
 """Seconds for which room for too few workers stays the same, before a training makes do with it:
 the CPUs of workers that have just ended come back one after another, as new nodes come."""
-GROW_EVERY_S = 60.0
-"""Seconds that workers run at least before more take their place."""
 PLACE_S = "20"
 """Seconds in which Ray places workers that there is room for; else what is known was stale."""
 
@@ -34,6 +32,7 @@ class WorkerCount:
         each: what Ray sets aside for a worker.
         max_wait_s: seconds it waits; None = without end.
         where: the training, for errors.
+        grow_every_s: seconds that workers run at least before more take their place.
     """
 
     least: int
@@ -41,6 +40,7 @@ class WorkerCount:
     each: Mapping[str, float]
     max_wait_s: float | None
     where: str
+    grow_every_s: float = 60.0
     _waits_since_s: float | None = field(default=None, init=False)
     _room: int = field(default=-1, init=False)
     _room_since_s: float = field(default=0.0, init=False)
@@ -77,12 +77,24 @@ class WorkerCount:
         return 0
 
     def grow(
-        self, num_running: int, nodes: Callable[[], Sequence[Mapping[str, float]]], now_s: float
+        self,
+        num_running: int,
+        is_saved: bool,
+        nodes: Callable[[], Sequence[Mapping[str, float]]],
+        now_s: float,
     ) -> int:
-        """Return with how many workers a training that runs should go on: as many, or more."""
+        """Return with how many workers a training that runs should go on: as many, or more.
+
+        Args:
+            num_running: its workers now.
+            is_saved: whether its state has just been saved: what came after it would be lost.
+            nodes: what each node has free; asked seldom.
+            now_s: the time.
+        """
         if self._waits_since_s is not None:
             self._waits_since_s, self._room, self._looked_s = None, -1, now_s
-        if num_running >= self.most or now_s - self._looked_s < GROW_EVERY_S:
+        is_time = is_saved and now_s - self._looked_s >= self.grow_every_s
+        if num_running >= self.most or not is_time:
             return num_running
         self._looked_s = now_s
         return max(num_running, min(self.most, self.fitting(nodes())))
@@ -148,7 +160,8 @@ def counted_trainer(count: WorkerCount, say: Callable[[str], None], **settings: 
         ) -> Any:
             self._maybe_send_resource_request()
             running = worker_group_state.num_workers
-            num_workers = count.grow(running, room_by_node, time.monotonic())
+            is_saved = worker_group_status.worker_statuses[0].training_report is not None
+            num_workers = count.grow(running, is_saved, room_by_node, time.monotonic())
             if num_workers == running:
                 return NoopDecision()
             return ResizeDecision(num_workers, dict(count.each))

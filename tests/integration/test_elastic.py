@@ -12,6 +12,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +22,13 @@ from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cloudpickle import register_pickle_by_value
 
 from densedepth.data.loader import BatchLoader, TrainBatches
-from stages import train
+from densedepth.data.order import rank_slice
+from stages import train, worker_count
 from stages.artifacts import Checkpoint
 from stages.stored_shards import stored_shards
 from stages.worker import _Run, train_worker
-from tests.integration.test_training_faults import (
-    CONFIG,
-    EPOCHS,
-    STEPS,
-    make_services,
-    sharded,
-    steps_told,
-)
+from tests.integration import test_training_faults as faults
+from tests.integration.test_training_faults import make_services, sharded, steps_told
 from tests.integration.test_training_faults import nodes as nodes
 from tests.integration.test_training_faults import session as session
 from tests.integration.test_training_faults import spare as spare
@@ -44,11 +41,18 @@ pytestmark = [
     pytest.mark.timeout(1200),
 ]
 
-GROWN, SHRUNK = 3, 8
-"""Epochs that three ranks begin with, and two again."""
-WAITS = {2: range(GROWN, SHRUNK), 3: range(SHRUNK, EPOCHS)}
-"""By ranks: the epochs that these leave to others, and wait until they are replaced."""
-CONFIG = CONFIG.model_copy(update={"num_workers": 3, "min_workers": 2, "max_wait_min": 5.0})
+EPOCHS, STEPS = 7, 14
+ALONE, LOST = 3, 9
+"""Steps, in the middle of an epoch, before which a node comes and is lost."""
+CONFIG = faults.CONFIG.model_copy(
+    update={
+        "recipe": faults.CONFIG.recipe.model_copy(update={"epochs": EPOCHS}),
+        # Three cannot have equal parts of four frames: as it is between two fitting numbers.
+        "num_workers": 3,
+        "min_workers": 2,
+        "max_wait_min": 5.0,
+    }
+)
 
 
 def train_as_noted(config: dict[str, Any]) -> dict[str, Any]:
@@ -56,16 +60,23 @@ def train_as_noted(config: dict[str, Any]) -> dict[str, Any]:
     batches = _Run.batches
 
     def noted(run: _Run, epoch: int, next_sample: int) -> Iterator[Any]:
-        while epoch in WAITS[run.world_size]:
-            time.sleep(1)
-        first = next_sample // run.job.recipe.global_batch_size
-        with (run.services.scratch / f"notes-{os.getpid()}").open("a") as notes:
-            for index, batch in enumerate(batches(run, epoch, next_sample), start=first):
+        first = 2 * epoch + next_sample // run.job.recipe.global_batch_size
+        folder = run.services.scratch
+        with (folder / f"notes-{os.getpid()}").open("a") as notes:
+            for step, batch in enumerate(batches(run, epoch, next_sample), start=first):
+                wait_for_nodes(run.world_size, step, folder)
                 samples = list(zip(batch.keys, batch.sample_seeds.tolist(), strict=True))
-                place = [run.world_size, run.rank, epoch, index, samples]
-                notes.write(json.dumps(place) + "\n")
+                notes.write(json.dumps([run.world_size, run.rank, step, samples]) + "\n")
                 notes.flush()
                 yield batch
+
+    def wait_for_nodes(world_size: int, step: int, folder: Path) -> None:
+        while world_size == 2 and step >= ALONE and not (folder / "come").exists():
+            time.sleep(0.5)
+        if world_size == 2 and ALONE <= step < LOST:
+            time.sleep(2)  # the workers are replaced behind a saved state
+        while (world_size, step) in ((2, LOST - 1), (3, LOST)):
+            time.sleep(0.5)  # until they are replaced
 
     _Run.batches = noted
     return train_worker(config)
@@ -76,43 +87,50 @@ def test_a_training_grows_with_a_node_and_shrinks_without_it_beside_what_others_
 ):
     register_pickle_by_value(sys.modules[__name__])  # the nodes do not have the tests
     monkeypatch.setattr(train, "train_worker", train_as_noted)
-    monkeypatch.setattr("stages.worker_count.GROW_EVERY_S", 5.0)
+    grows_soon = partial(worker_count.WorkerCount, grow_every_s=5.0)
+    monkeypatch.setattr("stages.trainer.WorkerCount", grows_soon)
     services = make_services(session, tmp_path)
     shards = sharded(services, tmp_path)
 
-    def wait_for_step(step: int, training: Future[Checkpoint]) -> None:
-        until = time.monotonic() + 300
+    def wait_until_saved(step: int, training: Future[Checkpoint]) -> None:
+        until, saved = time.monotonic() + 300, None
         while time.monotonic() < until:
-            progress = services.monitor.snapshot().get(services.stage)
-            if progress and progress.unit == "steps" and progress.done == step:
+            for path in tmp_path.glob("store/ray/*/checkpoint_manager_snapshot.json"):
+                with suppress(ValueError):  # half of it is written
+                    saved = json.loads(path.read_text())["latest_checkpoint_result"]
+            if saved and saved["metrics"]["step"] == step:
                 return
             assert not training.done(), training.result()
             time.sleep(0.2)
-        raise AssertionError(f"step {step} not reached, but {progress}")
+        raise AssertionError(f"step {step} not saved, but {saved}")
 
-    with ThreadPoolExecutor(1) as thread:  # nodes are started by the main thread only
+    with ThreadPoolExecutor(1) as thread:  # only the main thread can start nodes
         training = thread.submit(train.run, CONFIG, services, shards)
-        wait_for_step(2 * GROWN, training)
+        wait_until_saved(ALONE, training)
         node = nodes.add_node(num_cpus=1)
-        wait_for_step(2 * SHRUNK, training)
+        (tmp_path / "come").touch()
+        wait_until_saved(LOST, training)
         os.kill(node.all_processes[PROCESS_TYPE_RAYLET][0].process.pid, signal.SIGKILL)
         result = training.result(timeout=600)
 
     assert [e.epoch for e in result.epochs] == list(range(EPOCHS))
     assert result.epochs[-1].step == STEPS
     assert steps_told(tracking_uri, services, "step/loss") == list(range(2, STEPS + 1, 2))
-    parts: dict[tuple[int, int, int], dict[int, Any]] = defaultdict(dict)
+    done: dict[int, dict[tuple[int, int], Any]] = defaultdict(dict)
     for notes in tmp_path.glob("notes-*"):
-        for world_size, rank, epoch, index, samples in map(json.loads, notes.open()):
-            assert rank not in parts[world_size, epoch, index], "a step done twice"
-            parts[world_size, epoch, index][rank] = samples
-    sizes = [2] * GROWN + [3] * (SHRUNK - GROWN) + [2] * (EPOCHS - SHRUNK)
-    assert sorted(parts) == sorted((sizes[e], e, index) for e in range(EPOCHS) for index in (0, 1))
+        for world_size, rank, step, samples in map(json.loads, notes.open()):
+            assert (world_size, rank) not in done[step], "a step done twice by as many"
+            done[step][world_size, rank] = [tuple(sample) for sample in samples]
+    by_three = [step for step in done if (3, 0) in done[step]]
+    grown = min(by_three)
+    assert sorted(by_three) == list(range(grown, LOST))
+    assert grown > ALONE, "the node came behind this saved state"
     source = stored_shards(services.store, shards.splits["train"], tmp_path)
-    for epoch, world_size in enumerate(sizes):
+    for epoch in range(EPOCHS):
         alone = BatchLoader(TrainBatches(source, CONFIG.recipe.seed, epoch, 0, 1, 4, (64, 64)))
-        for index, batch in enumerate(alone):
-            ranks = parts[world_size, epoch, index]
-            assert sorted(ranks) == list(range(world_size))
-            together = [tuple(sample) for rank in sorted(ranks) for sample in ranks[rank]]
-            assert together == list(zip(batch.keys, batch.sample_seeds.tolist(), strict=True))
+        for step, batch in enumerate(alone, start=2 * epoch):
+            samples = list(zip(batch.keys, batch.sample_seeds.tolist(), strict=True))
+            size = 3 if step in by_three else 2
+            assert [s for rank in range(size) for s in done[step][size, rank]] == samples
+            for (world_size, rank), part in done[step].items():  # some were done by two first
+                assert part == samples[rank_slice(4, rank, world_size)]

@@ -18,6 +18,7 @@ from ray.exceptions import ActorDiedError
 from ray.util import placement_group, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
+from cluster.errors import NoRoom
 from cluster.local_store import LocalStore
 from cluster.services import Services
 from cluster.session import Session, SessionConfig, open_session
@@ -229,6 +230,17 @@ def to_the_end(services: Services, shards: ShardSet) -> tuple[Checkpoint, list[E
             if wait_s is None:
                 raise AssertionError(f"gave up after {errors}") from error
             time.sleep(wait_s)
+
+
+def test_a_training_waits_for_room_on_one_node_no_longer_than_it_may_and_says_so(
+    session: Session, spare: PlacementGroup, tmp_path: Path
+):
+    services = make_services(session, tmp_path)
+    config = CONFIG.model_copy(update={"cpus_per_worker": 2.0, "max_wait_min": 0.1})
+    wish = "for 2 workers of 2 CPU each; there is room for 0, free by node: CPU 1, 1"
+    with pytest.raises(NoRoom, match=rf"^train\.rooms: waited 0\.1 min {wish}\. End what"):
+        train.run(config, services, sharded(services, tmp_path))
+    assert services.monitor.snapshot()[services.stage].text == f"waiting {wish}"
 
 
 def test_a_training_that_loses_one_thing_after_another_ends_as_if_nothing_had_happened(

@@ -5,13 +5,13 @@ import math
 import pytest
 
 from cluster.errors import NoRoom
-from stages.worker_count import GROW_EVERY_S, SETTLE_S, WorkerCount
+from stages.worker_count import SETTLE_S, WorkerCount
 
 CPU = {"CPU": 1.0}
 
 
-def count(least: int = 2, most: int = 4, each=CPU, max_wait_s: float | None = None) -> WorkerCount:
-    return WorkerCount(least, most, each, max_wait_s, "train.rooms")
+def count(least=2, most=4, each=CPU, max_wait_s=None, **settings) -> WorkerCount:
+    return WorkerCount(least, most, each, max_wait_s, "train.rooms", **settings)
 
 
 def nodes(*cpus: float) -> list[dict[str, float]]:
@@ -86,7 +86,7 @@ def test_each_wait_begins_anew_after_the_workers_have_run():
     waiting = count(max_wait_s=60.0)
     waiting.start(nodes(1), now_s=0.0)
     waiting.start(nodes(4), now_s=50.0)
-    assert waiting.grow(4, lambda: nodes(4), now_s=55.0) == 4
+    assert waiting.grow(4, True, lambda: nodes(4), now_s=55.0) == 4
     assert waiting.start(nodes(1), now_s=500.0) == 0
     assert waiting.start(nodes(1), now_s=560.0) == 0
     with pytest.raises(NoRoom, match="waited 1"):
@@ -94,18 +94,28 @@ def test_each_wait_begins_anew_after_the_workers_have_run():
 
 
 def test_a_training_grows_to_what_has_room_after_a_while_and_never_shrinks_by_itself():
-    running = count()
+    running, every_s = count(grow_every_s=60.0), 60.0
+
+    def grown(num_running: int, now_s: float, *cpus: float) -> int:
+        return running.grow(num_running, True, lambda: nodes(*cpus), now_s)
+
     running.start(nodes(2), now_s=0.0)
-    assert running.grow(2, lambda: nodes(3), now_s=20.0) == 2, "it has just begun"
-    assert running.grow(2, lambda: nodes(3), now_s=19.0 + GROW_EVERY_S) == 2
-    assert running.grow(2, lambda: nodes(1, 0.5), now_s=20.0 + GROW_EVERY_S) == 2
-    assert running.grow(2, lambda: nodes(3), now_s=30.0 + GROW_EVERY_S) == 2, "it has just looked"
-    assert running.grow(2, lambda: nodes(3), now_s=20.0 + 2 * GROW_EVERY_S) == 3
-    assert running.grow(3, lambda: nodes(9), now_s=20.0 + 3 * GROW_EVERY_S) == 4
+    assert grown(2, 20.0, 3) == 2, "it has just begun"
+    assert grown(2, 19.0 + every_s, 3) == 2
+    assert grown(2, 20.0 + every_s, 1, 0.5) == 2
+    assert grown(2, 30.0 + every_s, 3) == 2, "it has just looked"
+    assert grown(2, 20.0 + 2 * every_s, 3) == 3
+    assert grown(3, 20.0 + 3 * every_s, 9) == 4
+
+
+def test_a_training_grows_only_when_its_state_has_just_been_saved():
+    running = count()
+    assert running.grow(2, False, lambda: nodes(4), now_s=1e6) == 2
+    assert running.grow(2, True, lambda: nodes(4), now_s=1e6 + 1) == 4
 
 
 def test_a_training_that_has_all_its_workers_does_not_look_for_more():
     def looks() -> list[dict[str, float]]:
         raise AssertionError("it looked")
 
-    assert count().grow(4, looks, now_s=math.inf) == 4
+    assert count().grow(4, True, looks, now_s=math.inf) == 4
