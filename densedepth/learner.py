@@ -174,7 +174,7 @@ class Learner:
         if len(statistics):
             self._statistics.copy_(torch.where(is_skipped, statistics, self._statistics))
         self.step += 1
-        self._update_ema()
+        self._update_ema(is_skipped)
         return StepResult(
             torch.cat([losses, torch.stack([norm, is_skipped.float()])]), is_offending
         )
@@ -307,13 +307,17 @@ class Learner:
         )
 
     @torch.no_grad()
-    def _update_ema(self) -> None:
+    def _update_ema(self, is_skipped: Bool[Tensor, ""]) -> None:
         if self.ema is None or self.settings.ema_decay is None:
             return
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         ours, theirs = self.ema.state_dict(), self.network.state_dict()
         floats = [name for name, value in ours.items() if value.dtype.is_floating_point]
-        torch._foreach_lerp_([ours[n] for n in floats], [theirs[n] for n in floats], 1 - decay)
+        # Without waiting for the device: after a skipped step the average is moved by nothing.
+        share = torch.where(is_skipped, 0.0, 1 - decay)
+        change = torch._foreach_sub([theirs[n] for n in floats], [ours[n] for n in floats])
+        torch._foreach_mul_(change, share)
+        torch._foreach_add_([ours[n] for n in floats], change)
         for name in ours.keys() - set(floats):
             ours[name].copy_(theirs[name])
 

@@ -22,7 +22,7 @@ class Schedule:
             ``ONE_CYCLE_START`` and falls to ``final_factor``, both along a cosine; ``step``
             multiplies by ``drop_factor`` every ``drop_every_steps``.
         warmup_steps: steps of linear rise from zero; with one-cycle the steps of its rise.
-        final_factor: the last step's share of the peak rate.
+        final_factor: share of the peak rate that the fall reaches behind the last step.
         drop_every_steps: steps between two drops.
         drop_factor: what a drop multiplies by.
 

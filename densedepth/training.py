@@ -191,8 +191,10 @@ class _Epoch:
         if not self.pending:
             return
         figures = torch.stack([step.result.figures for step in self.pending])
-        if self.world_size > 1:
-            dist.all_reduce(figures)
+        if self.world_size > 1:  # summed in the ranks' order, however many steps there are
+            parts = [torch.empty_like(figures) for _ in range(self.world_size)]
+            dist.all_gather(parts, figures)
+            figures = torch.stack(parts).sum(0)
         self.sent = self.pending, OnItsWay(figures / self.world_size)
         self.pending = []
 

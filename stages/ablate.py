@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.services import Services
 from stages.artifacts import AblationTable, EpochRecord, ShardSet, Trial
+from stages.heartbeat import watched
 from stages.recipe import (
     Recipe,
     Settings,
@@ -195,9 +196,10 @@ def run_trial(config: dict[str, Any], payload: dict[str, Any]) -> None:
     services.monitor.set_tags(services.run_id, {"depth.study": name, "depth.seed": str(seed)})
     services.log_params({"study": name, "seed": seed, "recipe": recipe.model_dump()})
     try:
-        trained = run_trainer(
-            lambda: make_trainer(train_worker, job, services), services.store
-        ).return_value
+        with watched(services, ablate.stalled_after_s):
+            trained = run_trainer(
+                lambda: make_trainer(train_worker, job, services), services.store
+            ).return_value
     except Exception:
         services.monitor.finish(services.run_id, "FAILED")
         raise

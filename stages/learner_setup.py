@@ -77,5 +77,10 @@ def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) 
     ).to(device)
     forward: Any = network
     if world_size > 1:
-        forward = ray.train.torch.prepare_model(network, move_to_device=False)
+        # Else DDP arranges gradients anew after its first step, also after a restart's first one,
+        # and more than two ranks sum in another order then.
+        kept = {"find_unused_parameters": device.type == "cpu" and world_size > 2}
+        forward = ray.train.torch.prepare_model(
+            network, move_to_device=False, parallel_strategy_kwargs=kept
+        )
     return Learner(network, forward, loss, depth_range, settings, device)

@@ -1,7 +1,7 @@
 """The Ray trainer that ``train`` and ``ablate`` start: its size, its place, its restarts."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -114,15 +114,16 @@ NAMED = (ValueError, DepthError, ClusterError)
 
 
 def check_batch(recipe: Recipe, num_workers: int) -> None:
-    """Check that the global batch can be cut into equal parts.
+    """Check that every worker gets a part of the global batch.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: there are more workers than frames in it.
     """
-    if num_workers and recipe.global_batch_size % num_workers:
+    if num_workers > recipe.global_batch_size:
         raise ValueError(
-            f"recipe.global_batch_size = {recipe.global_batch_size} cannot be cut into equal parts "
-            f"for num_workers = {num_workers}"
+            f"num_workers = {num_workers} is more than recipe.global_batch_size = "
+            f"{recipe.global_batch_size}: a worker would have no frame; use fewer workers, or a "
+            "larger batch, which trains differently"
         )
 
 
@@ -143,7 +144,6 @@ def make_trainer(
     worker: Callable[[dict[str, Any]], Any],
     job: TrainJob,
     services: Services,
-    callbacks: Sequence[Any] = (),
 ) -> Any:
     """Return a ``TorchTrainer`` that runs the job, or goes on with it after a restart.
 
@@ -184,16 +184,44 @@ def make_trainer(
                 checkpoint_score_attribute=score,
                 checkpoint_score_order="min" if score else "max",
             ),
-            callbacks=list(callbacks),
+            callbacks=[_after_failures(services, scaling.num_workers)],
         ),
     )
 
 
 def say_waiting(services: Services, num_workers: int, text: str) -> None:
     """Say that a training waits for workers; those that it had do not hang, but are gone."""
+    _forget_ranks(services, num_workers)
+    services.say(text)
+
+
+def _forget_ranks(services: Services, num_workers: int) -> None:
     for rank in range(num_workers):
         services.end_beats(rank)
-    services.say(text)
+
+
+def is_curable(error: Exception) -> bool:
+    """Say whether a training whose worker raised this may do better in new processes."""
+    if isinstance(error, ClusterError):
+        return error.retryable
+    return not isinstance(error, ValueError | DepthError)
+
+
+def _after_failures(services: Services, num_workers: int) -> Any:
+    """Return what Ray's controller calls when workers have failed, before it starts others."""
+    import ray.train
+
+    class AfterFailures(ray.train.UserCallback):
+        def after_exception(
+            self, run_context: Any, worker_exceptions: dict[int, Exception]
+        ) -> None:
+            _forget_ranks(services, num_workers)
+            for _, error in sorted(worker_exceptions.items()):
+                cause = getattr(error, "_base_exc", error)
+                if not is_curable(cause):
+                    raise cause
+
+    return AfterFailures()
 
 
 def check_cpus(needed: float, what: str) -> None:

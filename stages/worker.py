@@ -5,6 +5,7 @@ Shared by ``train`` and ``ablate``. The loop itself is ``densedepth.training.fit
 
 import json
 import math
+import sys
 import tempfile
 from dataclasses import asdict
 from importlib import import_module
@@ -222,6 +223,9 @@ class _Run:
         self.services.progress(self.learner.step, num_steps, "steps", text)
 
     def _report(self, figures: dict[str, Any]) -> None:
+        if not math.isfinite(figures.get("val_loss", 0.0)):
+            # Ray keeps figures as JSON without infinity: it could not read its own list again.
+            figures["val_loss"] = sys.float_info.max
         if self.rank == 0:
             self.saver.save(self.learner, self.told, figures)
         else:

@@ -36,16 +36,18 @@ def afraid_of_white(**changes) -> Learner:
 def test_a_step_without_a_number_changes_nothing_and_names_the_sample(precision, device):
     learner = afraid_of_white(precision=precision, device=device, ema_decay=0.9, amsgrad=True)
     train(learner, 1)
-    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    networks = (learner.network, learner.ema)
+    before = [copy.deepcopy(network.state_dict()) for network in networks]
     moments = copy.deepcopy(learner.optimiser.state_dict()["state"])
     told = train(learner, 2, lambda epoch, sample: [spoilt(7)])
     (skipped,) = told["skipped"]
     assert (skipped.epoch, skipped.step, skipped.keys) == (1, 3, ("s7-1",))
     assert math.isnan(skipped.loss)
     assert (learner.num_skipped, learner.step) == (1, 4)
-    for name, value in learner.network.state_dict().items():
-        if "num_batches" not in name:
-            assert torch.equal(value, before[name]), name
+    for network, values in zip(networks, before, strict=True):
+        for name, value in network.state_dict().items():
+            if "num_batches" not in name:
+                assert torch.equal(value, values[name]), name
     for number, state in learner.optimiser.state_dict()["state"].items():
         assert all(torch.equal(value, moments[number][name]) for name, value in state.items())
 

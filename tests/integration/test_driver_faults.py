@@ -20,7 +20,7 @@ from tests.integration.test_pipeline import MINI, PROJECT, pipeline
 
 WORDS = (
     "train.nyu.recipe.epochs=12",
-    "train.nyu.recipe.keep=last",
+    "train.nyu.checkpoint_every_steps=2",
     "train.nyu.num_workers=2",
     "session.num_cpus=2",
     "--to",
@@ -111,8 +111,10 @@ def network_of(outputs: Path) -> tuple[str, list[object]]:
         LocalStore(outputs / "store"), "train.nyu", state.stages["train.nyu"].fingerprint
     )
     assert record is not None
-    curve = [epoch.model_dump(exclude={"seconds"}) for epoch in record.artifact.epochs]
-    return record.artifact.network.sha256, curve
+    epochs = record.artifact.epochs
+    best = min(epochs, key=lambda epoch: epoch.metrics["loss"])
+    assert record.artifact.best_epoch == best.epoch, [e.metrics["loss"] for e in epochs]
+    return record.artifact.network.sha256, [e.model_dump(exclude={"seconds"}) for e in epochs]
 
 
 def test_a_run_that_is_killed_then_stopped_ends_as_if_nothing_had_happened(

@@ -47,7 +47,6 @@ ALONE, LOST = 3, 9
 CONFIG = faults.CONFIG.model_copy(
     update={
         "recipe": faults.CONFIG.recipe.model_copy(update={"epochs": EPOCHS}),
-        # Three cannot have equal parts of four frames: as it is between two fitting numbers.
         "num_workers": 3,
         "min_workers": 2,
         "max_wait_min": 5.0,

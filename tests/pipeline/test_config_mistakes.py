@@ -76,7 +76,7 @@ def test_mistakes_survive_pickling():
     [
         ("train.nyu.recipe.network.encoder=densenet196", "did you mean densenet169?"),
         ("shard.nyu.format=nyu_densdepth", "did you mean nyu_densedepth?"),
-        ("train.nyu.num_workers=3", "global_batch_size = 8 cannot be cut"),
+        ("train.nyu.num_workers=9", "9 is more than recipe.global_batch_size = 8"),
         ("store=gs://bucket/x", "gs://"),
         ("tracking.uri=foo://x", "tracking.uri = 'foo://x'"),
         ("evaluate.kitti.protocol=whole_image-zzz", "no such protocol"),
