@@ -16,6 +16,7 @@ def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) 
     from densedepth.learner import Learner, TrainSettings
     from densedepth.losses import DepthLoss
     from densedepth.model import DenseDepth
+    from densedepth.ranks import ddp_options
     from densedepth.schedule import Schedule
     from densedepth.weights import load_encoder_weights
 
@@ -77,10 +78,9 @@ def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) 
     ).to(device)
     forward: Any = network
     if world_size > 1:
-        # Else DDP arranges gradients anew after its first step, also after a restart's first one,
-        # and more than two ranks sum in another order then.
-        kept = {"find_unused_parameters": device.type == "cpu" and world_size > 2}
         forward = ray.train.torch.prepare_model(
-            network, move_to_device=False, parallel_strategy_kwargs=kept
+            network,
+            move_to_device=False,
+            parallel_strategy_kwargs=ddp_options(device, world_size),
         )
     return Learner(network, forward, loss, depth_range, settings, device)

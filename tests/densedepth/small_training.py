@@ -61,7 +61,9 @@ class Stopped(Exception):
     """Stands for whatever ends a process."""
 
 
-def train(learner: Learner, epochs: int, feed=batches, *, save_at=(), stop: bool = False):
+def train(
+    learner: Learner, epochs: int, feed=batches, *, save_at=(), stop: bool = False, val=(999, 3)
+):
     """Train; return what was reported and the states that were saved, the last one the end of it
     if it is to stop there.
     """
@@ -77,7 +79,7 @@ def train(learner: Learner, epochs: int, feed=batches, *, save_at=(), stop: bool
             learner,
             epochs=epochs,
             train=feed,
-            validation=lambda: [batch(999, 3)],
+            validation=lambda: [batch(*val)],
             listeners=Listeners(
                 on_step=told["steps"].append,
                 on_epoch=told["epochs"].append,

@@ -90,3 +90,39 @@ def test_a_snapshot_stays_as_it_was_while_training_goes_on():
     for number, moments in expected["optimiser"]["state"].items():
         found = snapshot["optimiser"]["state"][number]
         assert all(torch.equal(found[name], value) for name, value in moments.items())
+
+
+def test_the_moving_average_is_the_formula_by_hand():
+    """Its decay begins low: (1 + step) / (10 + step), as TensorFlow's."""
+    learner = make_learner(ema_decay=0.25)
+    expected = learner.network.conv3.weight.detach().clone()
+    for step, decay in ((1, 2 / 11), (2, 0.25), (3, 0.25)):
+        learner.train_step(batch(step))
+        expected += (1 - decay) * (learner.network.conv3.weight.detach() - expected)
+        torch.testing.assert_close(learner.ema.conv3.weight, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_steps_are_those_of_torchs_own_adam_with_the_same_options():
+    options = {"betas": (0.6, 0.7), "amsgrad": True, "weight_decay": 0.1}
+    learner = make_learner(schedule="step", learning_rate=1e-2, **options)
+    name = "conv3.weight"
+    weight = learner.network.get_parameter(name).detach().clone().requires_grad_()
+    peer = torch.optim.AdamW([weight], lr=1e-2, **options)
+    for step in range(6):
+        learner.train_step(batch(step))
+        weight.grad = learner.network.get_parameter(name).grad.clone()
+        peer.param_groups[0]["lr"] = 1e-2 * 0.1 ** (step // 4)
+        peer.step()
+        torch.testing.assert_close(learner.network.get_parameter(name).detach(), weight.detach())
+
+
+def test_a_restart_remembers_skipped_steps_and_the_scale_of_fp16():
+    learner = make_learner(precision="fp16")
+    learner.num_skipped = 3
+    learner.train_step(batch(1))
+    learner._scaler.update(1.5)
+    again = make_learner(precision="fp16")
+    again.load_state(copy.deepcopy(learner.state()))
+    assert again.num_skipped == 3
+    assert again.state()["scaler"]["scale"] < 2
+    assert again.state()["scaler"] == learner.state()["scaler"]

@@ -6,11 +6,15 @@ import pytest
 import ray
 import ray.train
 from ray.exceptions import ActorDiedError, RayTaskError
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from cluster.errors import NoSpaceLeft, StorageError, StoreUnavailable
-from densedepth.errors import WeightsError
-from stages.train import TrainConfig
-from stages.trainer import PATIENCE_S, ScalingSettings, run_trainer, use_gpu
+from cluster.local_store import LocalStore
+from densedepth.errors import NonFiniteError, WeightsError
+from stages import trainer
+from stages.recipe import Recipe
+from stages.train import TrainConfig, keep_network
+from stages.trainer import PATIENCE_S, ScalingSettings, TrainJob, run_trainer, use_gpu
 
 
 class Store:
@@ -52,6 +56,59 @@ def test_without_a_named_cause_the_first_ranks_error_comes_out():
             lambda: Failing({1: ConnectionError("second"), 0: ConnectionError("first")}),
             STORE,
         )
+
+
+class Said:
+    """Stands for services: remembers whose beats were ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[int] = []
+
+    def end_beats(self, rank: int) -> None:
+        self.ended.append(rank)
+
+
+@pytest.mark.parametrize(
+    "error", [NonFiniteError("3 steps"), ValueError("no"), StorageError("s3://b", "refused")]
+)
+def test_what_no_restart_cures_is_not_tried_again_and_lost_ranks_are_forgotten(error):
+    said = Said()
+    after = trainer._after_failures(said, 2)
+    after.after_exception(None, {0: ConnectionError("peer"), 1: StoreUnavailable("s3://b", "503")})
+    assert said.ended == [0, 1]
+    with pytest.raises(type(error)) as raised:
+        after.after_exception(
+            None, {0: ConnectionError("peer"), 1: UserExceptionWithTraceback(error)}
+        )
+    assert raised.value is error
+
+
+@pytest.mark.parametrize(("keep", "expected"), [("best", b"second"), ("last", b"third")])
+def test_the_network_that_is_kept_is_the_best_epochs_or_the_lasts(keep, expected, tmp_path):
+    losses, saved = [0.5, 0.2, 0.3], []
+    for name, loss in zip((b"first", b"second", b"third"), losses, strict=True):
+        folder = tmp_path / name.decode()
+        folder.mkdir()
+        (folder / "network.safetensors").write_bytes(name)
+        saved.append((ray.train.Checkpoint(str(folder)), {"val_loss": loss, "epoch": len(saved)}))
+    history = [
+        {"epoch": i, "step": i, "train_loss": 1.0, "metrics": {"loss": loss}, "seconds": 1.0}
+        for i, loss in enumerate(losses)
+    ]
+    result = SimpleNamespace(
+        checkpoint=saved[-1][0],
+        best_checkpoints=[saved[2], saved[1]],
+        return_value={"history": history, "num_parameters": 1, "skipped": []},
+    )
+    job = TrainJob.model_construct(
+        recipe=Recipe(keep=keep),
+        scaling=ScalingSettings(),
+        shards=SimpleNamespace(splits={"train": 1, "val": 1}, dataset="rooms"),
+    )
+    store = LocalStore(tmp_path / "store")
+    kept = keep_network(job, SimpleNamespace(store=store, key="run/train"), result)
+    assert kept.best_epoch == (1 if keep == "best" else 2)
+    assert store.get_bytes(kept.network.key) == expected
 
 
 @pytest.mark.parametrize(

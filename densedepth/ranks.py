@@ -1,0 +1,20 @@
+"""How ranks that train together add their gradients."""
+
+from typing import Any
+
+import torch
+
+
+def ddp_options(device: torch.device, world_size: int) -> dict[str, Any]:
+    """Return what ``DistributedDataParallel`` is given, so that restarts change no bit on the CPU.
+
+    DDP arranges the gradients anew after its first step, and so after the first step of every
+    restart; more than two ranks then sum in another order. It does not where it looks for
+    parameters without a gradient, which costs a walk through the graph. On a GPU sums have no
+    fixed order anyway.
+
+    Args:
+        device: of the network.
+        world_size: ranks in all.
+    """
+    return {"find_unused_parameters": device.type == "cpu" and world_size > 2}
