@@ -78,7 +78,7 @@ def test_what_no_restart_cures_is_not_tried_again_and_lost_ranks_are_forgotten(e
     assert said.ended == [0, 1]
     with pytest.raises(type(error)) as raised:
         after.after_exception(
-            None, {0: ConnectionError("peer"), 1: UserExceptionWithTraceback(error)}
+            None, {0: ConnectionError("peer"), 1: UserExceptionWithTraceback(error, "")}
         )
     assert raised.value is error
 
