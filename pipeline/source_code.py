@@ -154,7 +154,7 @@ def _meaning(source: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         body = getattr(node, "body", None)
-        if isinstance(body, list):  # docstrings of attributes too
+        if isinstance(body, list):  # docstrings of attributes too; no common type has a body
             node.body = [part for part in body if not _is_text(part)] or [ast.Pass()]  # type: ignore[attr-defined]
     digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
     return digest, tuple(sorted(imported))

@@ -13,6 +13,18 @@ settings.register_profile("no deadline", deadline=None)  # a test asserts result
 settings.load_profile("no deadline")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that are marked ``gpu`` where there is none."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not on_gpu:
+        return
+    import torch  # seconds, which other tests need not wait for
+
+    if not torch.cuda.is_available():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+
+
 @pytest.fixture(scope="session")
 def samples_root() -> Path:
     """The folder with real NYU and KITTI frames; skips where there is none."""

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import statistics
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def settings_part(args: argparse.Namespace) -> None:
         if is_gpu:
             torch.cuda.reset_peak_memory_stats()
         set_float32(way.get("precision", "fp32"))
-        first_s = timer.seconds(lambda at=learners[name]: at.train_step(batch))
+        first_s = timer.seconds(partial(learners[name].train_step, batch))
         for _ in range(args.warm):
             learners[name].train_step(batch)
         if is_gpu:
@@ -57,7 +58,7 @@ def settings_part(args: argparse.Namespace) -> None:
     for _ in range(args.steps):
         for name, way in ways.items():
             set_float32(way.get("precision", "fp32"))
-            times[name].append(timer.seconds(lambda at=learners[name]: at.train_step(batch)))
+            times[name].append(timer.seconds(partial(learners[name].train_step, batch)))
     set_float32("fp32")
     images = {name: args.batch / statistics.median(t) for name, t in times.items()}
     tflop, peak = 6 * macs(args) / 1e12, matmul_tflops(args.device)
@@ -89,8 +90,7 @@ def print_largest(args: argparse.Namespace, timer: Timer) -> None:
         torch.cuda.reset_peak_memory_stats()
         try:
             learner, batch = make_learner(args, **WAYS[FAST]), make_batch(args, size)
-            # Called at once, in the round that made them: that a lambda binds late is no matter.
-            spent = [timer.seconds(lambda: learner.train_step(batch)) for _ in range(8)]  # noqa: B023
+            spent = [timer.seconds(partial(learner.train_step, batch)) for _ in range(8)]
         except (OutOfMemoryError, torch.OutOfMemoryError):
             break
         gib = torch.cuda.max_memory_allocated() / 2**30

@@ -16,11 +16,7 @@ from densedepth.training import Listeners, fit
 
 RANGE = DepthRange(0.5, 10.0)
 AVERAGE = {"schedule": "cosine", "ema_decay": 0.9, "amsgrad": True}
-ON_GPU = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
-DEVICES = ["cpu", pytest.param("cuda", marks=ON_GPU)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def batch(seed: int, size: int = 2) -> Batch:

@@ -180,8 +180,6 @@ def test_a_probability_outside_zero_to_one_is_refused(name):
 
 @pytest.mark.gpu
 def test_the_gpu_gives_the_same_bits():
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     batch = batch_of(64)
     seeds = many_seeds(64)
     expected = augment_batch(*batch, sample_seeds=seeds)

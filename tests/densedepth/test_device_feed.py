@@ -48,7 +48,6 @@ def test_every_step_of_16_bits_becomes_its_metres():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 @pytest.mark.parametrize("pinned", [False, True])
 def test_steps_and_pictures_arrive_on_a_gpu_as_the_cpu_has_them(pinned):
     # PyTorch has uint16 for few operations. These three: pinning, copying, making floats.
@@ -65,7 +64,6 @@ def test_steps_and_pictures_arrive_on_a_gpu_as_the_cpu_has_them(pinned):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_slots_are_page_locked_meanwhile_and_batches_in_them_are_not_copied():
     slots = BatchSlots.make(1, 2, 2**20)
     with slots.page_locked():

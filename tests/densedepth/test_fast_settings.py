@@ -13,11 +13,11 @@ from torch import nn
 from densedepth.data.batch import Batch
 from densedepth.model import DenseDepth
 from densedepth.precision import autocast, set_float32
-from tests.densedepth.small_training import DEVICES, ON_GPU, batch, batches, make_learner, train
+from tests.densedepth.small_training import DEVICES, batch, batches, make_learner, train
 
 
 def gpu(*values: str) -> object:
-    return pytest.param(*values, marks=ON_GPU)
+    return pytest.param(*values, marks=pytest.mark.gpu)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,6 @@ def test_every_precision_learns_as_full_precision_does(device, precision):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("in_ddp", [False, True])
 def test_cuda_graphs_do_the_same_steps(in_ddp, precision, monkeypatch, tmp_path):

@@ -42,7 +42,6 @@ def test_a_driver_that_does_not_say_is_no_reason_to_end_a_training(monkeypatch, 
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_says_both():
     kept = torch.zeros(2**28, dtype=torch.uint8, device="cuda")
     figures = gpu_figures(kept.device)

@@ -247,7 +247,6 @@ def test_ssim_is_computed_in_float32_under_autocast(dtype):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("num_images", [1, 4])
 def test_a_gpu_computes_the_same_in_full_float32(masked, num_images):

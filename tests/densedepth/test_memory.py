@@ -82,7 +82,6 @@ def test_out_of_memory_says_what_would_fit(num_images, message):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_full_gpu_says_what_would_fit_and_that_fits():
     def large(number: int) -> Batch:
         one = batch(number, 8)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from densedepth.on_its_way import OnItsWay
-from tests.densedepth.small_training import ON_GPU
 
 
 def test_on_the_cpu_it_is_the_tensor_itself():
@@ -12,10 +11,10 @@ def test_on_the_cpu_it_is_the_tensor_itself():
     assert OnItsWay(tensor).arrived() is tensor
 
 
-@pytest.mark.parametrize("device", [pytest.param("cuda", marks=ON_GPU)])
-def test_it_has_what_the_tensor_held_then_and_the_gpu_need_not_be_done(device):
-    tensor = torch.full((6,), 1.0, device=device)
-    side = torch.randn(8192, 8192, device=device)
+@pytest.mark.gpu
+def test_it_has_what_the_tensor_held_then_and_the_gpu_need_not_be_done():
+    tensor = torch.full((6,), 1.0, device="cuda")
+    side = torch.randn(8192, 8192, device="cuda")
     torch.cuda.synchronize()
     sent = OnItsWay(tensor)
     tensor += 1

@@ -104,7 +104,7 @@ def half_written(key: str) -> Iterator[None]:
         file.write(data[len(data) // 2 :])
 
     before = local_store._write_all
-    local_store._write_all = write_all  # type: ignore[assignment]
+    local_store._write_all = write_all
     try:
         yield
     finally:
@@ -174,12 +174,12 @@ def drive(
     sys.stdout = sys.stderr = shown
     for module, name in ANCHORS:
         setattr(module, name, str)  # relative paths stay: in every folder it is the same run
-    source_code.reached = lambda module: {}  # type: ignore[assignment] # these stages have no file
+    source_code.reached = lambda module: {}  # these stages have no file
     small_graph.executed = Noted(folder / f"ran-{number}.json")
     launch.build_graph = graph
-    launch.open_store = lambda url: KillingStore(folder / url)  # type: ignore[assignment]
+    launch.open_store = lambda url: KillingStore(folder / url)
     session, monitor = (Hanging, SlowMonitor) if hangs else (InProcess, KillingMonitor)
-    launch.open_session = lambda _, tracking, files, module: contextlib.nullcontext(  # type: ignore
+    launch.open_session = lambda _, tracking, files, module: contextlib.nullcontext(
         session(monitor(tracking, files))
     )
     sys.exit(cli.main(words))
@@ -187,7 +187,7 @@ def drive(
 
 def _leave_the_disk_alone() -> None:
     """Skip what only a power cut would show: a killed process loses nothing that it has written."""
-    os.fsync = lambda descriptor: None  # type: ignore[assignment]
+    os.fsync = lambda descriptor: None
     event.listen(
         Engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF")
     )

@@ -100,7 +100,7 @@ def test_a_living_driver_of_the_same_run_keeps_a_second_one_out(store, monkeypat
 def test_a_driver_that_lost_its_run_stops(store):
     class Stolen(InProcess):
         def wait(self, handles: list[int], timeout_s: float) -> list[int]:
-            made.driver._lease.lost_to = "someone"  # type: ignore[union-attr] # it is open
+            made.driver._lease.lost_to = "someone"  # it is open
             return []
 
     recorder = Recorder()
