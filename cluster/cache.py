@@ -154,7 +154,7 @@ class NodeCache:
                     raise
         _write(mark_of(path), _identity(part), ahead=ahead)
         file = FileIO(part.name)  # before others can see and evict it
-        os.replace(part.name, path)
+        space.keep(part, path)
         return file
 
 

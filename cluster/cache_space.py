@@ -101,6 +101,14 @@ class CacheSpace:
                 return False
             time.sleep(_POLL_S)
 
+    def keep(self, part: FileIO, path: Path) -> None:
+        """Give an object that has arrived its name, while nobody measures.
+
+        Who lists the folder meanwhile would count it under neither name.
+        """
+        with self._exclusive():
+            os.replace(part.name, path)
+
     def free(self, need_bytes: int) -> bool:
         """Let objects go because the disk is full; say whether there was one."""
         with self._exclusive():

@@ -3,10 +3,12 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from cluster import cache_space
 from cluster.cache import NodeCache
 from cluster.cache_space import CacheSpace, limit_from_environment
 from cluster.errors import NoSpaceLeft
@@ -69,6 +71,37 @@ def test_readers_of_a_cache_too_small_for_them_all_get_their_bytes_within_the_bo
     # Marks are counted too; one scan may see a name before and another after an eviction.
     assert largest[0] < 250_000 + 100_000 + 20_000
     assert sum((tmp_path / "cache" / n).stat().st_size for n in kept(tmp_path / "cache")) <= 250_000
+
+
+def test_an_object_that_arrives_while_another_measures_is_counted(
+    remote: RemoteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    old, arriving, new = put(remote, *"abc", size_bytes=100)
+    cache = NodeCache(remote, tmp_path / "cache", 250)
+    content(cache, old)
+    is_there, may_arrive = threading.Event(), threading.Event()
+    download, clear_if_dead = RemoteStore.download, cache_space._clear_if_dead
+
+    def slowly(store: RemoteStore, ref, file) -> None:
+        download(store, ref, file)
+        if ref == arriving:
+            is_there.set()
+            assert may_arrive.wait(20)
+
+    def measured(part: Path) -> bool:
+        if part.stem == arriving.sha256:  # its name has been listed: now it gets another
+            may_arrive.set()
+            time.sleep(0.3)
+        return clear_if_dead(part)
+
+    monkeypatch.setattr(RemoteStore, "download", slowly)
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(content, cache, arriving)
+        assert is_there.wait(20)
+        monkeypatch.setattr(cache_space, "_clear_if_dead", measured)
+        content(cache, new)
+        reading.result()
+    assert kept(tmp_path / "cache") == {arriving.sha256, new.sha256}
 
 
 def test_an_object_above_the_limit_is_refused_with_the_variable(
