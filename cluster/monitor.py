@@ -53,7 +53,7 @@ class Beat(BaseModel):
     Attributes:
         node: the machine's name.
         pid: the process's number there.
-        doing: ``batch`` (waits for one), ``step``, or what comes before.
+        doing: ``batch`` (waits for one), ``step``, ``end`` (of an epoch's), or what comes before.
         step: steps that this process began.
         seconds: how long it has been doing that.
         silent_s: seconds since it said so.

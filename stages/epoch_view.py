@@ -6,7 +6,7 @@ ablation's table is made of these figures: ``ablate.loads`` counts this file and
 where a protocol is set. Pictures decide no figure, so they are loaded by name here, too.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any, cast
 
@@ -36,12 +36,23 @@ def score_epoch(
     input_size_px: tuple[int, int],
     rank: int,
     world_size: int,
+    watched: Callable[[Iterator[Sample]], Iterator[Sample]],
 ) -> dict[str, float]:
-    """Score the validation frames at their own size, all ranks together; per-image means."""
+    """Score the validation frames at their own size, all ranks together; per-image means.
+
+    Args:
+        learner: whose network is scored.
+        shards: the frames.
+        name: the protocol's.
+        input_size_px: height and width of the network's input.
+        rank: this rank.
+        world_size: ranks in all.
+        watched: passes this rank's frames on, and notes that it goes on.
+    """
     protocol = get_protocol(name)
     table = protocol.new_table()
     mine = read_samples(shards, rank=rank, world_size=world_size)
-    for frame in _estimates(learner, mine, protocol, input_size_px):
+    for frame in _estimates(learner, watched(mine), protocol, input_size_px):
         table.update(frame.sample.key, frame.metrics)
     if world_size > 1:
         import torch.distributed as dist

@@ -44,16 +44,14 @@ class Heart:
         self._services.end_beats(self._rank)
 
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
-        """Pass batches on; between two of them the rank is in a step."""
-        iterator, end = iter(batches), object()
-        while True:
-            self._enter("batch")
-            batch: Any = next(iterator, end)
-            self._enter("step")
-            if batch is end:
-                return
+        """Pass batches on; between two of them the rank is in a step, behind the last at an end."""
+        self._enter("batch")
+        for batch in batches:
             self._step += 1
+            self._enter("step")
             yield batch
+            self._enter("batch")
+        self._enter("end")
 
     def _enter(self, doing: str) -> None:
         self._doing, self._since = doing, time.monotonic()
@@ -69,6 +67,7 @@ def who_stalls(beats: dict[int, Beat], stalled_after_s: float) -> str:
 
     Ranks meet in every step, so that one that stalls keeps all others in theirs: a silent rank is
     named before a rank that waits for its batch, and that before the rank with the fewest steps.
+    Who has come to the end of a validation waits for those that have more frames.
 
     Args:
         beats: each rank's last word.
@@ -81,11 +80,14 @@ def who_stalls(beats: dict[int, Beat], stalled_after_s: float) -> str:
     starved = {r: b for r, b in slow.items() if b.doing == "batch"}
     if starved:
         return _names(starved, "has waited {b.seconds:.0f} s for its batch {b.step}: loader stalls")
-    if not slow:
-        return ""
-    last = min(b.step for b in slow.values())
-    behind = {r: b for r, b in slow.items() if b.step == last}
-    return _names(behind, "has been {b.seconds:.0f} s in its step {b.step}")
+    in_step = {r: b for r, b in slow.items() if b.doing != "end"}
+    if in_step:
+        last = min(b.step for b in in_step.values())
+        behind = {r: b for r, b in in_step.items() if b.step == last}
+        return _names(behind, "has been {b.seconds:.0f} s in its step {b.step}")
+    if slow and all(b.doing == "end" for b in beats.values()):
+        return _names(slow, "has been {b.seconds:.0f} s behind the last of its {b.step} steps")
+    return ""
 
 
 def _names(ranks: dict[int, Beat], text: str) -> str:

@@ -57,12 +57,12 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         on_save=run.on_save,
         is_save_due=(lambda step: False) if run.in_own_trial else clock.is_due,
     )
-    with Heart(services, run.rank, run.world_size) as heart:
+    with run.heart:
         fit(
             run.learner,
             epochs=job.recipe.epochs,
-            train=lambda epoch, sample: heart.waiting(run.batches(epoch, sample)),
-            validation=lambda: heart.waiting(run.validation()),
+            train=lambda epoch, sample: run.heart.waiting(run.batches(epoch, sample)),
+            validation=lambda: run.heart.waiting(run.validation()),
             listeners=listeners,
             profiler=run.profiler(),
         )
@@ -84,6 +84,7 @@ class _Run:
             context = ray.train.get_context()
             self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
             self.checkpoint = ray.train.get_checkpoint()
+        self.heart = Heart(services, self.rank, self.world_size)
         store, scratch, splits = services.store, services.scratch, job.shards.splits
         self.train_shards = stored_shards(
             store, splits["train"], scratch, job.scaling.max_train_samples
@@ -186,6 +187,7 @@ class _Run:
                 self.job.recipe.input_size_px,
                 self.rank,
                 self.world_size,
+                self.heart.waiting,
             )
         record = EpochRecord(
             epoch=result.epoch,

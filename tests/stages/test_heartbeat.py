@@ -39,6 +39,21 @@ def test_of_ranks_in_a_step_the_one_behind_is_named():
     assert who_stalls(beats, 100) == "rank 1 (process 9 on n1) has been 210 s in its step 7"
 
 
+def test_a_rank_at_the_end_of_a_validation_waits_for_those_that_have_more_frames():
+    beats = {0: beat("step", 33, 2), 1: beat("end", 32, 200)}
+    assert who_stalls(beats, 100) == ""
+    assert who_stalls(beats | {0: beat("step", 33, 150)}, 100) == (
+        "rank 0 (process 9 on n1) has been 150 s in its step 33"
+    )
+
+
+def test_ranks_that_do_nothing_behind_the_last_frame_are_named():
+    beats = {0: beat("end", 33, 150), 1: beat("end", 32, 90)}
+    assert who_stalls(beats, 100) == (
+        "rank 0 (process 9 on n1) has been 150 s behind the last of its 33 steps"
+    )
+
+
 def make_services(folder: Path) -> Services:
     monitor = Monitor(TrackingConfig(uri=f"sqlite:///{folder / 'mlflow.db'}"), folder / "artifacts")
     handle = MonitorHandle(monitor, remote=False)
