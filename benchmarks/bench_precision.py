@@ -17,17 +17,19 @@ from pathlib import Path
 import torch
 
 from benchmarks.target import print_target
-from densedepth.data.loader import BatchLoader, TrainBatches, ValidationBatches
+from densedepth.data.batch_plans import TrainBatches, ValidationBatches
+from densedepth.data.loader import BatchLoader
 from densedepth.data.nyu import NyuDenseDepth
 from densedepth.data.shard_source import LocalShards, ShardList
 from densedepth.data.shards import write_shard
 from densedepth.depth_range import DepthRange
-from densedepth.learner import Learner, TrainSettings
+from densedepth.learner import Learner
 from densedepth.losses import DepthLoss
 from densedepth.model import DenseDepth
 from densedepth.precision import Precision
 from densedepth.sample import Split
 from densedepth.schedule import Schedule
+from densedepth.train_settings import TrainSettings
 from densedepth.training import EpochResult, Listeners, fit
 from densedepth.weights import load_encoder_weights
 

@@ -22,9 +22,10 @@ from torchvision.transforms.functional import to_tensor
 
 from benchmarks.pairs import SIZE_PX, Pair
 from densedepth.data.batch import PackedBatch, resize_depth
+from densedepth.data.batch_plans import TrainBatches
 from densedepth.data.depth_codec import pack_depth, unpack_depth
 from densedepth.data.encode import encode_depth_png
-from densedepth.data.loader import BatchLoader, TrainBatches
+from densedepth.data.loader import BatchLoader
 from densedepth.data.shard_source import LocalShards, ShardList
 from densedepth.data.shards import write_shard
 from densedepth.sample import EncodedDepth, EncodedSample

@@ -13,7 +13,8 @@ from typing import Any
 
 from cluster.errors import RayUnavailable, TrackingError
 from cluster.session import check_address
-from cluster.tracking import TrackingConfig, check_server
+from cluster.tracking import TrackingConfig
+from cluster.tracking_server import check_server
 
 TIMEOUT_S = 90.0
 

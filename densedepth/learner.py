@@ -15,12 +15,13 @@ from densedepth.augment import augment_batch, sample_seed
 from densedepth.cuda_graph import EAGER_STEPS, replay_as_graph
 from densedepth.data.batch import Batch, PackedBatch
 from densedepth.depth_range import DepthRange
-from densedepth.distortion import Distortion
 from densedepth.losses import DepthLoss
 from densedepth.memory import is_out_of_memory, out_of_memory
 from densedepth.model import DenseDepth
-from densedepth.precision import Precision, autocast
-from densedepth.schedule import Schedule
+from densedepth.moving_average import move_average
+from densedepth.norm_statistics import NormStatistics
+from densedepth.precision import autocast
+from densedepth.train_settings import TrainSettings
 
 FIGURES = ("loss", "loss_l1", "loss_gradient", "loss_ssim", "gradient_norm", "is_skipped")
 """What a step tells, in this order; ``gradient_norm`` is before clipping."""
@@ -36,33 +37,6 @@ class StepResult(NamedTuple):
 
     figures: Float[Tensor, "6"]
     is_offending: Bool[Tensor, " b"]
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """What the loop needs to know beside the network; see ``stages.recipe`` for meanings."""
-
-    schedule: Schedule
-    learning_rate: float = 1e-4
-    encoder_rate_factor: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    amsgrad: bool = False
-    weight_decay: float = 0.0
-    clip_gradient_norm: float | None = None
-    flip_probability: float = 0.5
-    channel_swap_probability: float = 0.25
-    distortion: Distortion = field(default_factory=Distortion)
-    ema_decay: float | None = None
-    freeze_encoder_norm: bool = False
-    masked: bool = False
-    global_batch_size: int | None = None
-    seed: int = 0
-    precision: Precision = "fp32"
-    channels_last: bool = True
-    compiled: bool = False
-    cuda_graphs: bool = True
-    micro_batch_size: int | None = None
-    max_skipped_steps: int = 20
 
 
 @dataclass
@@ -131,7 +105,7 @@ class Learner:
             fused=True,
         )
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=s.precision == "fp16")
-        self._statistics = _in_one_piece(self.network)
+        self._statistics = NormStatistics(self.network)
         if s.ema_decay is not None:
             self.ema = deepcopy(self.network).requires_grad_(False).eval()
         if s.compiled:  # the method alone: names in a saved state stay, and DDP is around it
@@ -161,7 +135,7 @@ class Learner:
         failure = None
         try:
             batch = packed.to(self.device)
-            statistics = self._statistics.clone()
+            self._statistics.note()
             losses, is_offending = self._backward(batch)
             norm, is_skipped = self._update()  # the first one makes Adam's moments
         except RuntimeError as error:
@@ -171,10 +145,10 @@ class Learner:
         if failure is not None:
             failure.__traceback__ = None  # which holds the tensors that fill the memory
             raise self._explain(packed) from failure
-        if len(statistics):
-            self._statistics.copy_(torch.where(is_skipped, statistics, self._statistics))
+        self._statistics.put_back(is_skipped)
         self.step += 1
-        self._update_ema(is_skipped)
+        if self.ema is not None and s.ema_decay is not None:
+            move_average(self.ema, self.network, s.ema_decay, self.step, is_skipped)
         return StepResult(
             torch.cat([losses, torch.stack([norm, is_skipped.float()])]), is_offending
         )
@@ -306,21 +280,6 @@ class Learner:
             self.device,
         )
 
-    @torch.no_grad()
-    def _update_ema(self, is_skipped: Bool[Tensor, ""]) -> None:
-        if self.ema is None or self.settings.ema_decay is None:
-            return
-        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
-        ours, theirs = self.ema.state_dict(), self.network.state_dict()
-        floats = [name for name, value in ours.items() if value.dtype.is_floating_point]
-        # Without waiting for the device: after a skipped step the average is moved by nothing.
-        share = torch.where(is_skipped, 0.0, 1 - decay)
-        change = torch._foreach_sub([theirs[n] for n in floats], [ours[n] for n in floats])
-        torch._foreach_mul_(change, share)
-        torch._foreach_add_([ours[n] for n in floats], change)
-        for name in ours.keys() - set(floats):
-            ours[name].copy_(theirs[name])
-
     def state(self) -> dict[str, Any]:
         """Return everything that a restart needs, for ``torch.save``."""
         return {
@@ -359,18 +318,3 @@ def _on_host(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(_on_host, value))
     return value
-
-
-def _in_one_piece(network: nn.Module) -> Float[Tensor, " n"]:
-    """Move the batch norms' running statistics into one tensor, and return it.
-
-    So that a step can put all of them back at once.
-    """
-    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    buffers = [b for m in layers for b in (m.running_mean, m.running_var) if b is not None]
-    if not buffers:
-        return torch.empty(0)
-    piece = torch.cat([buffer.flatten() for buffer in buffers])
-    for buffer, part in zip(buffers, piece.split([b.numel() for b in buffers]), strict=True):
-        buffer.data = part.view_as(buffer)
-    return piece

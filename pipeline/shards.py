@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cluster.storage import ObjectStore, open_store
-from pipeline.cli import Parser
+from pipeline.arguments import Parser
 from pipeline.config import load_config, outputs_root, preset_names
 from pipeline.errors import PipelineError
 from pipeline.records import StageRecord, latest_record

@@ -19,16 +19,8 @@ from stages.recipe import (
     no_such_setting,
     weights_mark,
 )
-from stages.trainer import (
-    EPOCH_VIEW,
-    ScalingSettings,
-    TrainJob,
-    check_batch,
-    check_cpus,
-    make_trainer,
-    run_trainer,
-    use_gpu,
-)
+from stages.scaling import ScalingSettings, check_batch, check_cpus, use_gpu
+from stages.trainer import EPOCH_VIEW, TrainJob, make_trainer, run_trainer
 from stages.worker import train_worker
 
 

@@ -11,8 +11,8 @@ from cluster.services import Services
 from stages.artifacts import Checkpoint, EvalReport, Picture, ShardSet
 from stages.protocol_names import checked_protocol
 from stages.recipe import Recipe, Settings
+from stages.scaling import check_cpus
 from stages.stored_shards import stored_shards
-from stages.trainer import check_cpus
 
 
 class EvaluateConfig(Settings):

@@ -13,11 +13,12 @@ def make_learner(job: TrainJob, device: Any, num_samples: int, world_size: int) 
     from densedepth.data.order import num_batches
     from densedepth.depth_range import DepthRange
     from densedepth.distortion import Distortion
-    from densedepth.learner import Learner, TrainSettings
+    from densedepth.learner import Learner
     from densedepth.losses import DepthLoss
     from densedepth.model import DenseDepth
     from densedepth.ranks import ddp_options
     from densedepth.schedule import Schedule
+    from densedepth.train_settings import TrainSettings
     from densedepth.weights import load_encoder_weights
 
     recipe = job.recipe

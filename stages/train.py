@@ -10,15 +10,8 @@ from cluster.services import Services
 from stages.artifacts import Checkpoint, EpochRecord, ShardSet
 from stages.heartbeat import watched
 from stages.recipe import Recipe, weights_mark
-from stages.trainer import (
-    EPOCH_VIEW,
-    ScalingSettings,
-    TrainJob,
-    check_batch,
-    make_trainer,
-    opened,
-    run_trainer,
-)
+from stages.scaling import ScalingSettings, check_batch
+from stages.trainer import EPOCH_VIEW, TrainJob, make_trainer, opened, run_trainer
 from stages.worker import train_worker
 
 

@@ -5,104 +5,21 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field, field_validator, model_validator
+from typing import Any
 
 from cluster.errors import ClusterError, StoreUnavailable, from_os_error
 from cluster.placement import release_orphans
-from cluster.resources import cluster_resources
 from cluster.services import Services
 from cluster.storage import ObjectStore
 from densedepth.errors import DepthError
 from stages.artifacts import ShardSet
-from stages.protocol_names import checked_protocol
 from stages.recipe import Recipe, Settings
+from stages.scaling import ScalingSettings, check_cpus, use_gpu
 from stages.worker_count import WorkerCount, counted_trainer
 
 EPOCH_VIEW = "stages.epoch_view"
 """Loaded by name: what it shows decides no weights, and makes no training stale; but an ablation
 whose table it makes (``ablate.loads``)."""
-
-
-class ScalingSettings(Settings):
-    """How many workers, what each is given, and what they save and show."""
-
-    OPERATIONAL = frozenset(
-        {
-            "max_failures",
-            "max_wait_min",
-            "checkpoint_every_s",
-            "checkpoint_every_steps",
-            "stalled_after_s",
-            "max_step_min",
-            "num_panel_frames",
-            "profile_steps",
-            "loader_processes",
-        }
-    )
-
-    num_workers: int = Field(1, ge=0, description="DDP ranks; each has a part of the global batch")
-    use_gpu: bool | Literal["auto"] = Field(
-        "auto", description="a GPU for each worker; auto = where the cluster has them"
-    )
-    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs Ray sets aside for each worker")
-    threads_per_worker: int | None = Field(
-        None, ge=1, description="threads of a worker's maths on the CPU; none = cpus_per_worker"
-    )
-    loader_processes: int = Field(0, ge=0, description="decoding processes of each worker")
-    min_workers: int | None = Field(
-        None,
-        ge=1,
-        description="elastic: begin, or go on after a loss, with as few ranks where there is no "
-        "room for num_workers, and with more when there is; none = always num_workers",
-    )
-    max_failures: int = Field(2, ge=0, description="restarts of a training whose worker died")
-    max_wait_min: float | None = Field(
-        None,
-        gt=0,
-        description="minutes to wait for room for the workers, each time; none = without end",
-    )
-    checkpoint_every_s: float | None = Field(
-        60.0, gt=0, description="seconds between two saved states, each epoch's end apart"
-    )
-    checkpoint_every_steps: int | None = Field(
-        None, ge=1, description="steps between two saved states, each epoch's end apart"
-    )
-    stalled_after_s: float = Field(
-        120.0, gt=0, description="a rank is named that waits so long for a batch or in a step"
-    )
-    max_step_min: float = Field(
-        30.0, gt=0, description="minutes after which ranks that wait for each other give up"
-    )
-    protocol: str | None = Field(
-        None,
-        description="what scores each epoch's validation, see docs/evaluation.md; none = every "
-        "measured pixel at the network's output size",
-    )
-    num_panel_frames: int = Field(
-        4, ge=0, description="validation frames drawn after each epoch, always the same"
-    )
-    profile_steps: int = Field(0, ge=0, description="steps of rank 0 that are traced in MLflow")
-    max_train_samples: int | None = Field(None, ge=1, description="training frames at most")
-
-    @field_validator("protocol")
-    @classmethod
-    def _check_protocol(cls, name: str | None) -> str | None:
-        return None if name is None else checked_protocol(name)
-
-    @model_validator(mode="after")
-    def _check_min_workers(self) -> "ScalingSettings":
-        if self.min_workers is not None and self.min_workers > self.num_workers:
-            raise ValueError(
-                f"min_workers = {self.min_workers} is more than num_workers = {self.num_workers}"
-            )
-        return self
-
-    @property
-    def scaling(self) -> "ScalingSettings":
-        """These settings without what a stage adds to them."""
-        return ScalingSettings(**self.model_dump(include=set(ScalingSettings.model_fields)))
 
 
 PATIENCE_S = 300.0
@@ -111,20 +28,6 @@ WORKED_S = 120.0
 """A try that lasted so long had the store: if it is gone now, the wait begins anew."""
 NAMED = (ValueError, DepthError, ClusterError)
 """Errors that say what was wrong; others may only be its consequence on another rank."""
-
-
-def check_batch(recipe: Recipe, num_workers: int) -> None:
-    """Check that every worker gets a part of the global batch.
-
-    Raises:
-        ValueError: there are more workers than frames in it.
-    """
-    if num_workers > recipe.global_batch_size:
-        raise ValueError(
-            f"num_workers = {num_workers} is more than recipe.global_batch_size = "
-            f"{recipe.global_batch_size}: a worker would have no frame; use fewer workers, or a "
-            "larger batch, which trains differently"
-        )
 
 
 class TrainJob(Settings):
@@ -224,20 +127,6 @@ def _after_failures(services: Services, num_workers: int) -> Any:
     return AfterFailures()
 
 
-def check_cpus(needed: float, what: str) -> None:
-    """Check that a single machine has the CPUs that are asked for; Ray would wait for ever.
-
-    Raises:
-        ValueError: it has not.
-    """
-    has = cluster_resources()
-    if has.is_one_machine and has.num_cpus < needed:
-        raise ValueError(
-            f"{what} need {needed:g} CPUs, but this Ray has {has.num_cpus:g}: lower num_workers, "
-            "cpus_per_worker or num_cpus, or raise session.num_cpus"
-        )
-
-
 def run_trainer(make: Callable[[], Any], store: ObjectStore) -> Any:
     """Make a trainer and run it to its end; a worker's own error comes out as itself.
 
@@ -316,22 +205,3 @@ def _of_store(error: Exception, store_url: str) -> Exception:
     if not isinstance(error, OSError) or is_network:
         return error
     return from_os_error(error, store_url, writing=True)
-
-
-def use_gpu(scaling: ScalingSettings) -> bool:
-    """Decide whether workers get GPUs; ``true`` waits until the cluster has grown some.
-
-    Raises:
-        ValueError: GPUs are asked for on a single machine that has none.
-    """
-    has = cluster_resources()
-    is_enough = has.num_gpus >= max(1, scaling.min_workers or scaling.num_workers)
-    if scaling.use_gpu == "auto":
-        return is_enough
-    if scaling.use_gpu and not is_enough and has.is_one_machine:
-        raise ValueError(
-            f"use_gpu = true and num_workers = {scaling.num_workers}, but this machine has "
-            f"{has.num_gpus} GPUs: lower num_workers, set use_gpu = false or 'auto', or run on a "
-            "cluster with GPU nodes"
-        )
-    return scaling.use_gpu

@@ -112,7 +112,8 @@ class _Run:
 
     def batches(self, epoch: int, next_sample: int) -> Any:
         """Return this rank's batches of an epoch from a sample on."""
-        from densedepth.data.loader import BatchLoader, TrainBatches
+        from densedepth.data.batch_plans import TrainBatches
+        from densedepth.data.loader import BatchLoader
 
         return BatchLoader(
             TrainBatches(
@@ -131,7 +132,8 @@ class _Run:
 
     def validation(self) -> Any:
         """Return this rank's share of the validation split."""
-        from densedepth.data.loader import BatchLoader, ValidationBatches
+        from densedepth.data.batch_plans import ValidationBatches
+        from densedepth.data.loader import BatchLoader
 
         if self.val_shards is None:
             return []

@@ -16,7 +16,7 @@ from densedepth.data.encode import encode_image_png
 from densedepth.data.formats import make_reader
 from densedepth.protocols import get_protocol
 from densedepth.sample import EncodedSample, Frame, Listing, Split
-from pipeline.cli import parse
+from pipeline.arguments import parse
 from pipeline.config import PipelineConfig, load_config
 from pipeline.errors import ConfigMistakes
 from pipeline.fingerprint import Fingerprint

@@ -17,7 +17,8 @@ from benchmarks.target import print_target
 from benchmarks.training.step import Timer, make_batch, make_learner
 from densedepth.cuda_graph import EAGER_STEPS, replay_as_graph
 from densedepth.data.batch import Batch, PackedBatch
-from densedepth.data.loader import BatchLoader, TrainBatches
+from densedepth.data.batch_plans import TrainBatches
+from densedepth.data.loader import BatchLoader
 from densedepth.depth_range import NYU
 from densedepth.learner import Learner
 from densedepth.precision import autocast, set_float32

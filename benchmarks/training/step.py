@@ -9,10 +9,11 @@ import torch
 
 from densedepth.data.batch import Batch
 from densedepth.depth_range import NYU
-from densedepth.learner import Learner, TrainSettings
+from densedepth.learner import Learner
 from densedepth.losses import DepthLoss
 from densedepth.model import DenseDepth
 from densedepth.schedule import Schedule
+from densedepth.train_settings import TrainSettings
 
 
 class Timer:

@@ -8,10 +8,11 @@ import torch
 
 from densedepth.data.batch import Batch
 from densedepth.depth_range import DepthRange
-from densedepth.learner import Learner, TrainSettings
+from densedepth.learner import Learner
 from densedepth.losses import DepthLoss
 from densedepth.model import DenseDepth
 from densedepth.schedule import Schedule
+from densedepth.train_settings import TrainSettings
 from densedepth.training import Listeners, fit
 
 RANGE = DepthRange(0.5, 10.0)

@@ -21,7 +21,8 @@ import pytest
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cloudpickle import register_pickle_by_value
 
-from densedepth.data.loader import BatchLoader, TrainBatches
+from densedepth.data.batch_plans import TrainBatches
+from densedepth.data.loader import BatchLoader
 from densedepth.data.order import rank_slice
 from stages import train, worker_count
 from stages.artifacts import Checkpoint

@@ -99,7 +99,8 @@ def test_every_setting_of_the_recipe_arrives_at_the_learner():
     import torch
 
     from stages.learner_setup import make_learner
-    from stages.trainer import ScalingSettings, TrainJob
+    from stages.scaling import ScalingSettings
+    from stages.trainer import TrainJob
 
     changes = {
         "optimiser.learning_rate": 1e-3,

@@ -12,10 +12,11 @@ import torch
 from cluster.errors import NoSpaceLeft, StorageError, StoreUnavailable
 from densedepth.checkpoint import load_network
 from densedepth.depth_range import NYU
-from densedepth.learner import Learner, TrainSettings
+from densedepth.learner import Learner
 from densedepth.losses import DepthLoss
 from densedepth.model import DenseDepth
 from densedepth.schedule import Schedule
+from densedepth.train_settings import TrainSettings
 from stages import saving
 from stages.saving import SaveClock, Saver
 

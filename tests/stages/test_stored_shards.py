@@ -15,9 +15,10 @@ from cluster.cache import NodeCache
 from cluster.errors import NoSpaceLeft, ObjectCorrupt, ObjectMissing, StoreUnavailable
 from cluster.local_store import LocalStore
 from cluster.storage import ObjectStore, open_store
+from densedepth.data.batch_plans import TrainBatches
 from densedepth.data.depth_codec import pack_depth
 from densedepth.data.encode import encode_image_png
-from densedepth.data.loader import BatchLoader, TrainBatches
+from densedepth.data.loader import BatchLoader
 from densedepth.data.shard_source import ShardList
 from densedepth.data.shards import write_shard
 from densedepth.errors import CorruptShardError

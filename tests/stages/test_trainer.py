@@ -13,8 +13,9 @@ from cluster.local_store import LocalStore
 from densedepth.errors import NonFiniteError, WeightsError
 from stages import trainer
 from stages.recipe import Recipe
+from stages.scaling import ScalingSettings, use_gpu
 from stages.train import TrainConfig, keep_network
-from stages.trainer import PATIENCE_S, ScalingSettings, TrainJob, run_trainer, use_gpu
+from stages.trainer import PATIENCE_S, TrainJob, run_trainer
 
 
 class Store:

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from densedepth.data.batch import Batch
+from densedepth.data.batch_plans import TrainBatches
 from densedepth.data.depth_codec import pack_depth
 from densedepth.data.encode import encode_image_png
-from densedepth.data.loader import BatchLoader, TrainBatches
+from densedepth.data.loader import BatchLoader
 from densedepth.data.shard_source import LocalShards, ShardList
 from densedepth.data.shards import write_shard
 from densedepth.sample import EncodedSample

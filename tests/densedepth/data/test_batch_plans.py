@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from densedepth.augment import sample_seed
 from densedepth.data import order as order_module
-from densedepth.data.loader import TrainBatches
+from densedepth.data.batch_plans import TrainBatches
 from densedepth.data.order import EpochOrder
 from densedepth.data.shard_source import OpenShard, ShardList
 from tests.densedepth.data.numbered import NUM_SAMPLES, batches, epoch_keys, picture, write_shards

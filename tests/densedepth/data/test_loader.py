@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from densedepth.data.loader import BatchLoader, ValidationBatches, read_samples
+from densedepth.data.batch_plans import ValidationBatches
+from densedepth.data.loader import BatchLoader, read_samples
 from tests.densedepth.data.numbered import (
     CPU,
     NUM_SAMPLES,
