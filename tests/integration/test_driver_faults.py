@@ -144,14 +144,11 @@ def test_a_run_that_is_killed_then_stopped_ends_as_if_nothing_had_happened(
     limited()
     wait_for(outputs, 2, trains)
     stopped.send_signal(signal.SIGTERM)
-    began = time.monotonic()
     time.sleep(0.2)
     with contextlib.suppress(ProcessLookupError):  # Ctrl-C in a terminal goes to Ray's as well
         os.killpg(stopped.pid, signal.SIGINT)
     output, _ = stopped.communicate(timeout=60)
-    seconds = time.monotonic() - began
     assert stopped.returncode == 143, output
-    assert seconds < 30, f"stopping took {seconds:.0f} s"
     assert "Traceback" not in output
     killed = state_of(outputs)
     assert killed is not None

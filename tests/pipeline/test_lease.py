@@ -1,5 +1,6 @@
 """Leases and claims: who drives, who computes, and how the dead are told from the living."""
 
+import math
 import threading
 import time
 
@@ -60,13 +61,12 @@ def test_a_dead_holder_elsewhere_is_replaced_when_its_heartbeat_has_ended(store)
     lease.release()
 
 
-def test_a_dead_process_of_this_machine_is_replaced_at_once(store):
+def test_a_dead_process_of_this_machine_is_replaced_at_once(store, monkeypatch):
+    monkeypatch.setattr(module, "DEAD_AFTER_S", math.inf)  # no heartbeat is waited for
     gone = this_process("run").model_copy(update={"pid": 2**22 + 1, "owner": "gone"})
     store.put_bytes(KEY, gone.data())
-    began = time.monotonic()
     lease = take(store)
     assert isinstance(lease, Lease)
-    assert time.monotonic() - began < 0.3
     lease.release()
 
 
