@@ -20,8 +20,8 @@ _MASK_64 = (1 << 64) - 1
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
-# Every permutation of red, green and blue except the identity.
-CHANNEL_SWAPS = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+_NUM_SWAPS = 5
+"""Orders of red, green and blue beside the one that changes nothing."""
 
 
 class Augmented(NamedTuple):
@@ -99,15 +99,24 @@ def draw_decisions(
     is_flipped = _draw(sample_seeds, 1) < round(flip_probability * 2**32)
     is_swapped = _draw(sample_seeds, 2) < round(channel_swap_probability * 2**32)
     # 32 random bits times 5, upper half: 0..4 with equal probability (to 1e-9).
-    choice = (_draw(sample_seeds, 3) * len(CHANNEL_SWAPS)) >> 32
-    swaps = torch.tensor(CHANNEL_SWAPS, device=sample_seeds.device)[choice]
-    identity = torch.arange(3, device=sample_seeds.device)
-    return is_flipped, torch.where(is_swapped[:, None], swaps, identity)
+    choice = (_draw(sample_seeds, 3) * _NUM_SWAPS) >> 32
+    return is_flipped, _order(is_swapped * (1 + choice))
 
 
 def draw_uniform(sample_seeds: Int64[Tensor, " b"], stream: int) -> Float[Tensor, " b"]:
     """Draw a number in [0, 1] per seed; streams 1 to 3 are used by ``draw_decisions``."""
     return _draw(sample_seeds, stream).double().div(2**32).float()
+
+
+def _order(numbers: Int64[Tensor, " b"]) -> Int64[Tensor, "b 3"]:
+    """Give orders of three channels by their numbers, 0 to 5, as a dictionary would sort them.
+
+    Computed: for a table that is copied to a GPU the host waits until all before it is done.
+    """
+    first = numbers >> 1
+    lower, higher = (first == 0).long(), 2 - (first == 2).long()
+    second = torch.where(numbers % 2 == 0, lower, higher)
+    return torch.stack([first, second, 3 - first - second], 1)
 
 
 def _draw(seeds: Int64[Tensor, " b"], stream: int) -> Int64[Tensor, " b"]:
