@@ -4,6 +4,7 @@ import argparse
 import os
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 from benchmarks.target import print_target
 from benchmarks.training.step import Timer, make_batch, make_learner
+from densedepth.ranks import ddp_options
 
 
 def ranks_part(args: argparse.Namespace) -> None:
@@ -44,7 +46,8 @@ def ranks_worker(rank: int, world_size: int, args: argparse.Namespace, folder: s
         rank=rank,
         world_size=world_size,
     )
-    wrap = nn.parallel.DistributedDataParallel if world_size > 1 else None
+    options = ddp_options(args.device, world_size)
+    wrap = partial(nn.parallel.DistributedDataParallel, **options) if world_size > 1 else None
     learner, batch, timer = make_learner(args, wrap), make_batch(args), Timer(args.device)
     spent = [
         timer.seconds(lambda: learner.train_step(batch)) for _ in range(args.warm + args.steps)
