@@ -10,7 +10,7 @@ import errno
 import shutil
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,10 @@ class BatchSlots:
             for memory in self.memory
             if int(cudart.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)) == 0
         ]
+        if len(locked) < len(self.memory):
+            # The refusal stays CUDA's last error, which the next kernel takes for its own.
+            with suppress(RuntimeError):
+                torch.ones(1, device="cuda")
         try:
             yield
         finally:

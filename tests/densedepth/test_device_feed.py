@@ -75,6 +75,15 @@ def test_slots_are_page_locked_meanwhile_and_batches_in_them_are_not_copied():
     assert not memory.is_pinned()
 
 
+@pytest.mark.gpu
+def test_memory_that_the_driver_does_not_lock_is_no_error_of_what_comes_next():
+    """Locked twice is refused; the next kernel would take CUDA's last error for its own."""
+    slots = BatchSlots.make(1, 2, 4096)
+    with slots.page_locked(), slots.page_locked():
+        assert int(slots.lend(1).fill_(7).pin_memory().to("cuda", non_blocking=True).sum()) == 28672
+    assert not slots.lend(0).is_pinned()
+
+
 class Code:
     """As torch's codes of CUDA's errors are: true, whatever the number."""
 
@@ -98,13 +107,18 @@ def test_what_was_page_locked_is_unlocked_and_nothing_else(monkeypatch):
         unlocked.append(address)
         return Code(0)
 
+    def kernel(*size, device: str) -> None:
+        unlocked.append(f"a kernel on {device}")
+        raise RuntimeError("CUDA error: out of memory")
+
     driver = SimpleNamespace(cudaHostRegister=lock, cudaHostUnregister=unlock)
     monkeypatch.setattr(torch.cuda, "cudart", lambda: driver)
+    monkeypatch.setattr(torch, "ones", kernel)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: unlocked.append("after copies"))
     with slots.page_locked():
         assert locked == [(address, 4096, 0) for address in (first, second, third)]
-        assert unlocked == []
-    assert unlocked == ["after copies", first, third]
+        assert unlocked == ["a kernel on cuda"]  # it takes the refusal of the second away
+    assert unlocked[1:] == ["after copies", first, third]
     driver.cudaHostUnregister = lambda address: Code(1)
     with (
         pytest.raises(RuntimeError, match=r"did not unlock .* codes \[1, 1\]"),
