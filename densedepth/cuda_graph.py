@@ -5,12 +5,15 @@ large GPU does them.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from densedepth.errors import CudaGraphError
+from densedepth.memory import is_out_of_memory
 from densedepth.precision import Precision, autocast
 
 EAGER_STEPS = 3
@@ -20,7 +23,9 @@ _WARM_PASSES = 3  # on the side, before capturing, as torch asks for
 _MODE = "thread_local"
 
 
-def replay_as_graph(network: nn.Module, image: Tensor, precision: Precision) -> bool:
+def replay_as_graph(
+    network: nn.Module, image: Tensor, precision: Precision
+) -> Callable[[], None] | None:
     """Let the network train by CUDA graphs from now on; leave weights and statistics as they are.
 
     Calls in training mode on images of this shape replay the graphs, all others run as before.
@@ -33,7 +38,11 @@ def replay_as_graph(network: nn.Module, image: Tensor, precision: Precision) -> 
         precision: what its calls are made in.
 
     Returns:
-        Whether it does; where capturing failed, a warning says why, and nothing has changed.
+        What undoes it and gives the graphs' memory back; None where there is no memory for graphs:
+        a warning says so, and nothing has changed.
+
+    Raises:
+        CudaGraphError: the passes cannot be captured.
     """
     eager = network.forward
     before = [buffer.clone() for buffer in network.buffers()]
@@ -41,8 +50,15 @@ def replay_as_graph(network: nn.Module, image: Tensor, precision: Precision) -> 
     try:
         passes = _Passes(network, image, precision)
     except RuntimeError as error:
+        if not is_out_of_memory(error):
+            # Torch's allocator takes such a capture for one that goes on: it keeps each batch's
+            # memory for good, and fails an assertion when there is none left.
+            raise CudaGraphError(
+                f"the network's passes cannot be captured as CUDA graphs: {error}. Set "
+                "speed.cuda_graphs = false: training is then slower, and otherwise the same"
+            ) from error
         warnings.warn(f"training goes on without CUDA graphs: {error}", stacklevel=2)
-        return False
+        return None
     finally:
         with torch.no_grad():
             for buffer, value in zip(network.buffers(), before, strict=True):
@@ -55,8 +71,11 @@ def replay_as_graph(network: nn.Module, image: Tensor, precision: Precision) -> 
         found: Tensor = _Replay.apply(passes, image, *passes.parameters)
         return found
 
+    def undo() -> None:
+        network.forward = eager
+
     network.forward = forward
-    return True
+    return undo
 
 
 class _Passes:
@@ -98,10 +117,12 @@ class _Passes:
         torch.cuda.current_stream(image.device).wait_stream(stream)
         pool = torch.cuda.graph_pool_handle()
         self.forward_graph, self.backward_graph = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.forward_graph, pool=pool, capture_error_mode=_MODE):
-            found = forward()
-        with torch.cuda.graph(self.backward_graph, pool=pool, capture_error_mode=_MODE):
-            self.gradients = backward(found)
+        # Where a capture fails, torch leaves its own stream in use: this takes it back.
+        with torch.cuda.stream(torch.cuda.current_stream(image.device)):
+            with torch.cuda.graph(self.forward_graph, pool=pool, capture_error_mode=_MODE):
+                found = forward()
+            with torch.cuda.graph(self.backward_graph, pool=pool, capture_error_mode=_MODE):
+                self.gradients = backward(found)
         self.found = found.detach()
 
 

@@ -10,6 +10,7 @@
     ├── CorruptShardError     bytes in a shard are not what its manifest promises
     ├── NonFiniteError        too many steps gave no number
     ├── OutOfMemoryError      a batch does not fit
+    ├── CudaGraphError        a network's passes cannot be CUDA graphs
     └── WeightsError          pretrained weights cannot be loaded
 
 Every one takes plain positional arguments and therefore survives pickling: Ray carries
@@ -55,6 +56,10 @@ class NonFiniteError(DepthError):
 
 class OutOfMemoryError(DepthError):
     """A batch does not fit into memory; the message says how many images would."""
+
+
+class CudaGraphError(DepthError):
+    """A network's passes could not be captured as CUDA graphs; the message says what to set."""
 
 
 class WeightsError(DepthError, ValueError):

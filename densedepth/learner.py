@@ -1,6 +1,7 @@
 """What training changes, and one step of it; no loop, no orchestrator."""
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ class Learner:
             self.network.forward = torch.compile(self.network.forward)  # type: ignore[method-assign]
         by_graph = s.cuda_graphs and not s.compiled and self.device.type == "cuda"
         self._until_graph = EAGER_STEPS if by_graph else -1
+        self._undo_graph: Callable[[], None] | None = None
 
     @property
     def best_network(self) -> DenseDepth:
@@ -125,6 +127,7 @@ class Learner:
 
         Raises:
             OutOfMemoryError: the batch does not fit.
+            CudaGraphError: the network's passes cannot be captured.
         """
         s = self.settings
         for group in self.optimiser.param_groups:
@@ -220,7 +223,7 @@ class Learner:
     def _count_down_to_graph(self, colours: Float[Tensor, "b 3 h w"]) -> None:
         """Capture the network's passes once, when some steps have been done."""
         if self._until_graph == 0:
-            replay_as_graph(self.network, colours, self.settings.precision)
+            self._undo_graph = replay_as_graph(self.network, colours, self.settings.precision)
         self._until_graph -= 1
 
     def _set_gradient(self, total: Float[Tensor, ""]) -> None:
@@ -272,6 +275,9 @@ class Learner:
             self._backward(packed.to(self.device), only=count)
             self._update()
 
+        self.optimiser.zero_grad(set_to_none=True)
+        if self._undo_graph is not None:  # its memory is a whole step's; micro-batches have none
+            self._undo_graph()
         size = len(packed.keys)
         return out_of_memory(
             step,

@@ -6,8 +6,13 @@ import torch
 
 from densedepth.errors import OutOfMemoryError
 
-_WORDS = ("can't allocate memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What errors say that are no ``OutOfMemoryError``: of the CPU, of NVIDIA's libraries."""
+_WORDS = (
+    "can't allocate memory",
+    "out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What errors say that are no ``OutOfMemoryError``: of the CPU, of the driver, of libraries."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -18,6 +18,7 @@ from densedepth import errors
         errors.NonFiniteError("e"),
         errors.OutOfMemoryError("f"),
         errors.WeightsError("g"),
+        errors.CudaGraphError("h"),
     ],
 )
 def test_every_error_survives_pickling(error):

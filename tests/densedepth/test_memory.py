@@ -1,6 +1,7 @@
 """A batch that does not fit: one error that says which would."""
 
 import dataclasses
+import gc
 import math
 import re
 
@@ -56,7 +57,13 @@ def test_out_of_memory_in_the_middle_of_ddps_gradient_is_told_too(monkeypatch, t
 
 
 @pytest.mark.parametrize(
-    "words", ["DefaultCPUAllocator: can't allocate memory", "cuDNN: CUDNN_STATUS_ALLOC_FAILED"]
+    "words",
+    [
+        "DefaultCPUAllocator: can't allocate memory",
+        "cuDNN: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: out of memory",  # of a graph that is made
+        "ncclUnhandledCudaError: Cuda failure 2 'out of memory'",
+    ],
 )
 def test_full_memory_is_known_by_its_words_too(words):
     assert is_out_of_memory(RuntimeError(words))
@@ -81,6 +88,35 @@ def test_out_of_memory_says_what_would_fit(num_images, message):
         learner.train_step(batch(1, 8))
 
 
+def test_what_would_fit_is_tried_without_the_graphs_memory(monkeypatch):
+    """Graphs keep a whole step's memory, and a training in micro-batches has none."""
+    learner = make_learner()
+    eager, full = learner.network.forward, [6]
+
+    def fill(network, image, precision):
+        """Stand for graphs that take six images' memory of eight's, for which no loss is left."""
+        network.forward = forward
+        full[0] = 6
+
+        def undo():
+            full[0] = 0
+            network.forward = eager
+
+        return undo
+
+    def forward(image: torch.Tensor) -> torch.Tensor:
+        if len(image) + full[0] > 8:
+            raise torch.OutOfMemoryError(f"no room for {len(image)} beside {full[0]}")
+        return eager(image)
+
+    monkeypatch.setattr("densedepth.learner.replay_as_graph", fill)
+    learner._until_graph = 0
+    with pytest.raises(OutOfMemoryError, match=r"8 images of 64x64 .* 4 would: set speed"):
+        learner.train_step(batch(1, 8))
+    assert full == [0]
+    assert math.isfinite(float(learner.train_step(batch(1, 4)).figures[0]))
+
+
 @pytest.mark.gpu
 def test_a_full_gpu_says_what_would_fit_and_that_fits():
     def large(number: int) -> Batch:
@@ -92,6 +128,7 @@ def test_a_full_gpu_says_what_would_fit_and_that_fits():
             valid=one.valid.repeat(1, 1, 8, 8),
         )
 
+    gc.collect()  # what other tests left would count as needed
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     make_learner(device="cuda", precision="bf16").train_step(large(1))
