@@ -20,6 +20,7 @@ from densedepth.errors import NonFiniteError
 from densedepth.gpu import gpu_figures
 from densedepth.learner import FIGURES, EpochProgress, Learner, StepResult
 from densedepth.on_its_way import OnItsWay
+from densedepth.pace import Pace
 from densedepth.validation import validate
 
 LOG_EVERY_STEPS = 10
@@ -105,6 +106,7 @@ def fit(
     Raises:
         NonFiniteError: more steps than allowed gave no number.
         OutOfMemoryError: a batch does not fit.
+        CudaGraphError: the network's passes cannot be captured on the GPU.
     """
     is_ahead = works_ahead(learner.device)
     for epoch in range(learner.epoch, epochs):
@@ -162,6 +164,7 @@ class _Epoch:
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
         self.pending: list[_Step] = []
         self.sent: tuple[list[_Step], OnItsWay] | None = None
+        self.pace = Pace(learner.device)
         self.since = time.monotonic()
         self.window: list[_Step] = []
         self.window_since, self.wait_s = self.since, 0.0
@@ -180,6 +183,7 @@ class _Epoch:
         size = self.learner.settings.global_batch_size or len(batch.keys) * self.world_size
         self.pending.append(_Step(number, batch.keys, result, size, self.wait_s))
         self.learner.progress.next_sample += size
+        self.pace.step_queued()
 
     @property
     def is_window_full(self) -> bool:
