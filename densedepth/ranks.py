@@ -1,8 +1,10 @@
 """How ranks that train together add their gradients."""
 
+import inspect
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 
 def ddp_options(device: torch.device, world_size: int) -> dict[str, Any]:
@@ -20,7 +22,11 @@ def ddp_options(device: torch.device, world_size: int) -> dict[str, Any]:
         device: of the network.
         world_size: ranks in all.
     """
+    known = inspect.signature(DistributedDataParallel).parameters
+    sends_statistics = "forward_sync_buffers"
+    if sends_statistics not in known:  # its name before torch 2.15
+        sends_statistics = "broadcast_buffers"
     return {
         "find_unused_parameters": device.type == "cpu" and world_size > 2,
-        "broadcast_buffers": False,
+        sends_statistics: False,
     }
