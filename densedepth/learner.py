@@ -33,7 +33,7 @@ class StepResult(NamedTuple):
 
     Attributes:
         figures: ``FIGURES``.
-        is_offending: which of this rank's samples have a target or an estimate that is no number.
+        is_offending: which of this rank's samples have an estimate that is no number.
     """
 
     figures: Float[Tensor, "6"]
@@ -216,8 +216,7 @@ class Learner:
                 else:
                     self._scaler.scale(total).backward()
             losses += share * torch.stack(terms).detach()
-            is_number = torch.isfinite(predicted.detach()) & torch.isfinite(target[part])
-            is_offending.append(~is_number.flatten(1).all(1))
+            is_offending.append(~torch.isfinite(predicted.detach()).flatten(1).all(1))
         return losses, torch.cat(is_offending)
 
     def _count_down_to_graph(self, colours: Float[Tensor, "b 3 h w"]) -> None:

@@ -44,7 +44,7 @@ class SkippedStep:
         epoch: number of the epoch.
         step: the step, counted from 0.
         loss: what it came to.
-        keys: the samples whose target or estimate was no number; where each one's was, all of the
+        keys: the samples whose estimate was no number; where each one's was a number, all of the
             global batch: then the gradient overflowed.
     """
 
