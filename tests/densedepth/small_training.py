@@ -49,6 +49,24 @@ def make_learner(
     return Learner(network, network, loss, RANGE, settings, torch.device(device))
 
 
+def spoilt(number: int, size: int = 2) -> Batch:
+    """A batch whose second picture is white, of which ``afraid_of_white`` has no estimate."""
+    spoiled = batch(number, size)
+    spoiled.image[1] = 255
+    return spoiled
+
+
+def afraid_of_white(**changes) -> Learner:
+    learner = make_learner(**changes)
+
+    def no_number(network, inputs, output):
+        is_white = (inputs[0] > 0.999).flatten(1).all(1)
+        return output * torch.where(is_white, torch.nan, 1.0)[:, None, None, None]
+
+    learner.network.register_forward_hook(no_number)
+    return learner
+
+
 def batches(epoch: int, next_sample: int = 0) -> list[Batch]:
     """Three batches of two samples an epoch, from a sample on."""
     return [batch(10 * epoch + i) for i in range(next_sample // 2, 3)]

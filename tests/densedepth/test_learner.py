@@ -1,12 +1,17 @@
 """One training step: what its settings change, and what it leaves alone."""
 
 import copy
+import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from tests.densedepth.small_training import batch, make_learner, train
+from densedepth.augment import draw_decisions
+from densedepth.data.batch import Batch
+from densedepth.distortion import Distortion
+from tests.densedepth.small_training import RANGE, batch, make_learner, train
 
 
 def test_the_moving_average_is_what_is_kept_and_differs_from_the_network():
@@ -50,6 +55,9 @@ def test_holes_are_left_out_of_a_masked_training():
     spoiled.valid[:, :, :8] = False
     other = make_learner(masked=True).train_step(spoiled).figures[0]
     assert float(other) == pytest.approx(float(loss), rel=1e-5)
+    filled = dataclasses.replace(spoiled, valid=torch.ones_like(spoiled.valid))
+    unmasked = [make_learner().train_step(b).figures[0] for b in (spoiled, filled)]
+    assert unmasked[0] == unmasked[1] != other
 
 
 def test_gradients_are_clipped_where_asked():
@@ -126,3 +134,47 @@ def test_a_restart_remembers_skipped_steps_and_the_scale_of_fp16():
     assert again.num_skipped == 3
     assert again.state()["scaler"]["scale"] < 2
     assert again.state()["scaler"] == learner.state()["scaler"]
+
+
+def test_fp16_may_skip_while_it_looks_for_its_scale_and_not_when_that_is_below_one():
+    learner = make_learner(precision="fp16")
+    learner.train_step(batch(1))
+    assert not learner.counts_as_skipped(0.5)
+    assert learner.counts_as_skipped(math.nan)
+    learner._scaler.update(0.5)
+    assert learner.counts_as_skipped(0.5)
+    assert make_learner().counts_as_skipped(0.5)
+
+
+MIRRORED = {"flip_probability": 1.0}
+RECOLOURED = {"channel_swap_probability": 1.0}
+DISTORTED = {"distortion": Distortion(zoom_max=2.0, rotation_deg=10.0, colour_jitter=0.2)}
+
+
+def changed_by_hand(plain: Batch, settings: dict[str, Any]) -> list[torch.Tensor]:
+    """Colours, metres and mask that a step with these settings trains on."""
+    image, depth_m, valid = plain.image, plain.depth_m, plain.valid
+    if settings is MIRRORED:
+        image, depth_m, valid = (part.flip(-1) for part in (image, depth_m, valid))
+    if settings is RECOLOURED:
+        _, channels = draw_decisions(plain.sample_seeds, channel_swap_probability=1.0)
+        image = torch.stack([one[order] for one, order in zip(image, channels, strict=True)])
+    distortion = settings.get("distortion", Distortion())
+    return list(distortion.apply(image / 255, depth_m, valid, plain.sample_seeds))
+
+
+@pytest.mark.parametrize("settings", [MIRRORED, RECOLOURED, DISTORTED])
+def test_a_step_trains_on_what_its_settings_make_of_the_batch(settings):
+    plain = batch(1, 3)
+    plain.image[:, 1, :, :20] //= 2
+    plain.depth_m[..., :16] += 2
+    plain.valid[:, :, :4] = False
+    as_it_is = {"flip_probability": 0.0, "channel_swap_probability": 0.0, "masked": True}
+    learner, seen = make_learner(**{**as_it_is, **settings}), []
+    learner.network.register_forward_pre_hook(lambda network, given: seen.append(given[0]))
+    learner.loss.register_forward_pre_hook(lambda loss, given: seen.extend(given[1:]))
+    learner.train_step(plain)
+    colours, depth_m, valid = changed_by_hand(plain, settings)
+    for found, expected in zip(seen, [colours, RANGE.to_target(depth_m), valid], strict=True):
+        assert torch.equal(found, expected)
+    assert not torch.equal(colours, plain.image / 255)

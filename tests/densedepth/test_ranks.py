@@ -12,9 +12,10 @@ from torch import nn
 
 from densedepth.data.batch import Batch
 from densedepth.data.order import rank_slice
+from densedepth.learner import FIGURES
 from densedepth.ranks import ddp_options
 from densedepth.validation import validate
-from tests.densedepth.small_training import batch, make_learner, train
+from tests.densedepth.small_training import afraid_of_white, batch, make_learner, spoilt, train
 
 NUM_RANKS, NUM_STEPS, BATCH = 3, 6, 4
 CHANGES = {"global_batch_size": BATCH, "ema_decay": 0.9}
@@ -25,6 +26,11 @@ def part_of(whole: Batch, rank: int) -> Batch:
     tensors = ("image", "depth_m", "valid", "sample_seeds")
     cut = {name: getattr(whole, name)[part] for name in tensors}
     return dataclasses.replace(whole, keys=whole.keys[part], **cut)
+
+
+def validation_of(rank: int) -> list[Batch]:
+    """Shares of unequal size, the last one in two batches."""
+    return [batch(90 + rank, 1 + rank), batch(80, 1)][: max(1, rank)]
 
 
 def bits(learner) -> list[torch.Tensor]:
@@ -38,7 +44,7 @@ def work(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=NUM_RANKS)
 
     def make(**changes):
-        learner = make_learner(**CHANGES, **changes)
+        learner = afraid_of_white(**CHANGES, **changes)
         options = ddp_options(learner.device, NUM_RANKS)
         learner.forward = nn.parallel.DistributedDataParallel(learner.network, **options)
         return learner
@@ -48,11 +54,15 @@ def work(rank: int, folder: str) -> None:
         return [part_of(batch(i, BATCH), rank) for i in range(first, NUM_STEPS)]
 
     found = {}
+    parts = [part_of(whole, rank) for whole in (spoilt(2, BATCH), batch(1, BATCH))]
     for micro_batch_size in (None, 1):
         learner = make(freeze_encoder_norm=True, micro_batch_size=micro_batch_size)
-        figures = learner.train_step(part_of(batch(1, BATCH), rank)).figures
+        told = train(learner, 1, lambda epoch, sample: parts, val=(90 + rank,))
         gradient = torch.cat([p.grad.flatten() for p in learner.network.parameters()])
-        found[f"gradient {micro_batch_size}"] = gradient, figures
+        found[f"gradient {micro_batch_size}"] = gradient, told["steps"][0].metrics
+        found[f"skipped {micro_batch_size}"] = [(s.step, s.keys) for s in told["skipped"]]
+    drawing = make_learner("efficientnet_b0", learning_rate=0.0)  # which drops layers at random
+    found["drawn"] = [float(drawing.train_step(batch(1)).figures[0]) for _ in range(2)]
     whole = make()
     told = train(whole, 1, feed, val=(90 + rank,))
     found["whole"] = bits(whole), [e.train_loss for e in told["epochs"]]
@@ -61,7 +71,7 @@ def work(rank: int, folder: str) -> None:
     second.load_state(copy.deepcopy(state))
     told = train(second, 1, feed, val=(90 + rank,))
     found["resumed"] = bits(second), [e.train_loss for e in told["epochs"]]
-    found["validated"] = validate(whole, [batch(90 + rank)])
+    found["validated"] = validate(whole, validation_of(rank))
     torch.save(found, f"{folder}/rank-{rank}.pt")
     dist.destroy_process_group()
 
@@ -84,8 +94,20 @@ def test_unequal_parts_give_the_gradient_of_one_rank(found, micro_batch_size):
     for rank in found:
         ours, _ = rank[f"gradient {micro_batch_size}"]
         assert torch.linalg.vector_norm(ours - gradient) < 1e-4 * torch.linalg.vector_norm(gradient)
-    told = [rank[f"gradient {micro_batch_size}"][1] for rank in found]
-    torch.testing.assert_close(torch.stack(told).mean(0), expected, rtol=1e-4, atol=1e-5)
+        told = [rank[f"gradient {micro_batch_size}"][1][name] for name in FIGURES[:-1]]
+        assert told == pytest.approx(expected[:-1].tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 1])
+def test_every_rank_skips_a_step_that_one_of_them_cannot_do_and_names_its_sample(
+    found, micro_batch_size
+):
+    assert [rank[f"skipped {micro_batch_size}"] for rank in found] == [[(0, ("s2-1",))]] * NUM_RANKS
+
+
+def test_every_rank_and_every_step_draws_anew(found):
+    """By the losses of one network, which learns nothing, on one batch."""
+    assert len({loss for rank in found for loss in rank["drawn"]}) == 2 * NUM_RANKS
 
 
 def test_a_restart_in_the_middle_changes_no_bit(found):
@@ -101,5 +123,5 @@ def test_all_ranks_validate_rank_0s_network_on_the_frames_of_all(found):
     learner = make_learner(**CHANGES)
     weights = zip(learner.ema.state_dict().items(), found[0]["whole"][0], strict=True)
     learner.ema.load_state_dict({name: value for (name, _), value in weights})
-    expected = validate(learner, [batch(90 + rank) for rank in range(NUM_RANKS)])
+    expected = validate(learner, [b for rank in range(NUM_RANKS) for b in validation_of(rank)])
     assert found[0]["validated"] == pytest.approx(expected, rel=1e-5)

@@ -15,6 +15,8 @@ from densedepth.schedule import Schedule
         ("cosine", 0, 0, 1.0),
         ("cosine", 0, 50, 0.505),
         ("cosine", 0, 100, 0.01),
+        ("cosine", 0, 150, 0.01),
+        ("cosine", 20, 60, 0.505),
         ("one_cycle", 0, 0, 0.04),
         ("one_cycle", 0, 15, 0.52),
         ("one_cycle", 0, 30, 1.0),

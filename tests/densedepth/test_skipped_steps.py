@@ -7,28 +7,15 @@ import pytest
 import torch
 
 from densedepth import training
-from densedepth.data.batch import Batch
 from densedepth.errors import NonFiniteError
-from densedepth.learner import Learner
-from tests.densedepth.small_training import DEVICES, batch, make_learner, train
-
-
-def spoilt(number: int, bad_sample: int = 1) -> Batch:
-    """A batch with a white picture, of which ``afraid_of_white`` networks have no estimate."""
-    spoiled = batch(number)
-    spoiled.image[bad_sample] = 255
-    return spoiled
-
-
-def afraid_of_white(**changes) -> Learner:
-    learner = make_learner(**changes)
-
-    def no_number(network, inputs, output):
-        is_white = (inputs[0] > 0.999).flatten(1).all(1)
-        return torch.where(is_white[:, None, None, None], torch.nan, output)
-
-    learner.network.register_forward_hook(no_number)
-    return learner
+from tests.densedepth.small_training import (
+    DEVICES,
+    afraid_of_white,
+    batch,
+    make_learner,
+    spoilt,
+    train,
+)
 
 
 @pytest.mark.parametrize("device", DEVICES)

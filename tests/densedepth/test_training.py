@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -129,6 +130,32 @@ def test_the_learning_rate_told_is_that_of_the_last_step():
     rates = [1e-3 * learner.settings.schedule.factor(step) for step in (9, 11)]
     assert [record.metrics["learning_rate"] for record in told] == rates
     assert learner.optimiser.param_groups[-1]["lr"] == rates[-1]
+
+
+def test_times_and_speeds_are_those_of_the_clock(monkeypatch):
+    """A batch takes 3 s to come and the network 1 s, in the validation too."""
+    now = [0.0]
+    monkeypatch.setattr("densedepth.training.time.monotonic", lambda: now[0])
+
+    def passes(seconds: float) -> None:
+        now[0] += seconds
+
+    def slow(epoch: int, next_sample: int = 0) -> Iterator[Batch]:
+        for one in twelve_batches(epoch, next_sample):
+            passes(3)
+            yield one
+
+    learner, again = make_learner(), make_learner()
+    for each in (learner, again):
+        each.network.register_forward_hook(lambda *call: passes(1))
+    told = train(learner, 1, slow, save_at={5})
+    for record, num_steps in zip(told["steps"], (10, 2), strict=True):
+        assert record.metrics["images_per_second"] == 2 * num_steps / (4 * num_steps)
+        assert record.metrics["data_wait_share"] == 0.75
+    (state,), (result,) = told["states"], told["epochs"]
+    assert (state["progress"]["seconds"], result.seconds) == (20, 49)
+    again.load_state(state)
+    assert train(again, 1, slow)["epochs"][0].seconds == 49
 
 
 def test_random_layers_draw_the_same_after_a_restart():
