@@ -9,10 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from densedepth.distortion import Distortion
-from densedepth.learner import Learner, TrainSettings
+from densedepth.learner import Learner
 from densedepth.losses import DepthLoss
 from densedepth.model import DenseDepth
 from densedepth.schedule import Schedule
+from densedepth.train_settings import TrainSettings
 from densedepth.training import Listeners, fit
 from tests.densedepth.small_training import RANGE, batch, make_learner
 from tests.densedepth.test_device_feed import packed

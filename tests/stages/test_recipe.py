@@ -1,7 +1,5 @@
 """Recipes and studies: what a study changes, and what is refused."""
 
-from dataclasses import asdict
-
 import pytest
 from pydantic import ValidationError
 
@@ -12,7 +10,6 @@ from tests.stages.report_artifacts import (
     make_ablation,
     make_checkpoint,
     make_evaluation,
-    make_shards,
 )
 
 
@@ -92,61 +89,3 @@ def test_a_schedule_in_steps_must_say_when_the_rate_drops():
     with pytest.raises(ValidationError, match="needs drop_every_epochs"):
         OptimiserConfig(schedule="step")
     assert OptimiserConfig(schedule="step", drop_every_epochs=5).drop_factor == 0.1
-
-
-def test_every_setting_of_the_recipe_arrives_at_the_learner():
-    """All are changed, and so is all that the learner is given."""
-    import torch
-
-    from stages.learner_setup import make_learner
-    from stages.scaling import ScalingSettings
-    from stages.trainer import TrainJob
-
-    changes = {
-        "optimiser.learning_rate": 1e-3,
-        "optimiser.encoder_rate_factor": 0.5,
-        "optimiser.beta1": 0.8,
-        "optimiser.beta2": 0.99,
-        "optimiser.amsgrad": True,
-        "optimiser.weight_decay": 0.1,
-        "optimiser.schedule": "one_cycle",
-        "optimiser.warmup_steps": 3,
-        "optimiser.final_rate_factor": 0.5,
-        "optimiser.drop_every_epochs": 2.0,
-        "optimiser.drop_factor": 0.5,
-        "optimiser.clip_gradient_norm": 1.0,
-        "augment.flip_probability": 0.1,
-        "augment.channel_swap_probability": 0.1,
-        "augment.zoom_max": 1.5,
-        "augment.rotation_deg": 5.0,
-        "augment.colour_jitter": 0.2,
-        "speed.precision": "bf16",
-        "speed.channels_last": False,
-        "speed.cuda_graphs": False,
-        "speed.micro_batch_size": 1,
-        "epochs": 3,
-        "global_batch_size": 4,
-        "ema_decay": 0.9,
-        "max_skipped_steps": 3,
-        "seed": 1,
-    }
-    base = changed_recipe(
-        Recipe(),
-        {"network.encoder": "mobilenet_v2", "network.decoder_width": 0.0625}
-        | {"network.weights": "none"},
-    )
-
-    def settings_of(recipe: Recipe):
-        job = TrainJob(recipe=recipe, scaling=ScalingSettings(), shards=make_shards())
-        return make_learner(job, torch.device("cpu"), 64, 1).settings
-
-    before, after = (asdict(settings_of(r)) for r in (base, changed_recipe(base, changes)))
-    same = {
-        (table, name)
-        for table in ("schedule", "distortion")
-        for name, value in before.pop(table).items()
-        if after[table][name] == value
-    }
-    same |= {("", name) for name, value in before.items() if after[name] == value}
-    # These need another data set, weights, or a minute of compiling.
-    assert same == {("", "masked"), ("", "freeze_encoder_norm"), ("", "compiled")}
