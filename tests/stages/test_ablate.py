@@ -1,12 +1,19 @@
-"""Ablations, before anything is trained: what is refused, and what decides the table."""
+"""Ablations: what is refused, what decides the table, and what is in it."""
 
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import ray
+import ray.tune
 
+from cluster.local_store import LocalStore
 from stages import ablate, train
 from stages.artifacts import ShardSet
 from stages.trainer import EPOCH_VIEW
+from tests.stages.trained_here import RECIPE, make_services, small_shards, without_ray
 
 SHARDS = ShardSet(
     dataset="nyu",
@@ -34,3 +41,73 @@ def test_a_protocol_for_another_kind_of_depth_is_refused_before_anything_is_trai
 def test_what_scores_by_protocol_decides_the_table_where_a_protocol_is_set():
     assert ablate.loads(ablate.AblateConfig()) == ()
     assert ablate.loads(ablate.AblateConfig(protocol="nyu_eigen")) == (EPOCH_VIEW,)
+
+
+class Tuner:
+    """Stands for Ray Tune's: runs the trials here, one after another; errors are text as Ray's."""
+
+    def __init__(self, trainable, *, param_space, tune_config, run_config) -> None:
+        self.trainable, self.trials = trainable, param_space["trial"]["grid_search"]
+
+    def fit(self) -> list[SimpleNamespace]:
+        results = []
+        for trial in self.trials:
+            config, error = {"trial": trial}, None
+            reported: dict[str, Any] = {}
+            ray.tune.report = reported.update
+            try:
+                self.trainable(config)
+            except ValueError as raised:
+                error = RuntimeError(f"ray::run_trial() (pid=1)\n  File ...\nValueError: {raised}")
+            results.append(SimpleNamespace(config=config, metrics=reported, error=error))
+        return results
+
+
+def test_the_table_has_every_study_with_every_seed(tmp_path: Path):
+    """Trained in this process."""
+    asked: list[Any] = []
+    with without_ray() as patch:
+        patch.setattr(ray.tune, "Tuner", Tuner)
+        patch.setattr(ray.tune, "report", None)
+        patch.setattr(ray.tune, "with_parameters", partial)
+        patch.setattr(ray.tune, "with_resources", lambda run, share: asked.append(share) or run)
+        store = LocalStore(tmp_path / "store")
+        services, told = make_services(store, tmp_path)
+        config = ablate.AblateConfig.model_validate(
+            {
+                "recipe": RECIPE,
+                "studies": {
+                    "quick": {"scale": {"optimiser.learning_rate": 100}},
+                    "broken": {"set": {"network.decoder_width": 0.001}},
+                },
+                "seeds": [3, 4],
+                "num_workers": 0,
+                "max_train_samples": 4,
+                "num_panel_frames": 0,
+                "cpus_per_worker": 1.5,
+            }
+        )
+        table = ablate.run(config, services, small_shards(store, tmp_path))
+    assert asked[0].bundles == [{"CPU": 1.5}]
+    rows = {(trial.study, trial.seed): trial for trial in table.trials}
+    assert list(rows) == [
+        (name, seed) for name in ("baseline", "quick", "broken") for seed in (3, 4)
+    ]
+    finished = {key: trial for key, trial in rows.items() if key[0] != "broken"}
+    assert all(len(t.curve) == 2 and t.curve[-1] == t.metrics["loss"] for t in finished.values())
+    assert len({trial.curve for trial in finished.values()}) == 4
+    assert rows["quick", 3].changes == {"optimiser.learning_rate": pytest.approx(0.01)}
+    assert rows["baseline", 4].changes == {}
+    assert rows["broken", 3].reason.startswith("ValueError: ")
+    statuses = {("broken" in run): status for run, status in told.statuses.items()}
+    assert (len(told.statuses), statuses) == (6, {True: "FAILED", False: "FINISHED"})
+
+
+def test_a_trial_that_waits_for_its_workers_holds_no_cpu_and_one_of_its_own_has_what_they_would():
+    def share(**settings: Any) -> list[dict[str, float]]:
+        return ablate._trial_share(ablate.AblateConfig(**settings)).bundles
+
+    with without_ray() as patch:
+        assert not any("CPU" in bundle or "GPU" in bundle for bundle in share(num_workers=2))
+        patch.setattr(ray, "cluster_resources", lambda: {"CPU": 8, "GPU": 1})
+        assert share(num_workers=0, cpus_per_worker=3.0) == [{"CPU": 3.0, "GPU": 1}]

@@ -1,9 +1,12 @@
 """Recipes and studies: what a study changes, and what is refused."""
 
+import os
+
 import pytest
 from pydantic import ValidationError
 
-from stages.ablate import SLIDES, AblateConfig, Study
+from densedepth.errors import WeightsError
+from stages.ablate import SLIDES, AblateConfig, Study, sources
 from stages.artifacts import ARTIFACT, AblationTable, EpochRecord, Trial
 from stages.recipe import OptimiserConfig, Recipe, changed_recipe
 from tests.stages.report_artifacts import (
@@ -34,6 +37,42 @@ def _value(recipe: Recipe, dotted: str):
 def test_half_is_half_of_the_baselines_own_width():
     base = changed_recipe(Recipe(), {"network.decoder_width": 0.25})
     assert SLIDES["half_decoder"].changes(base) == {"network.decoder_width": 0.125}
+
+
+def test_all_values_that_a_recipe_refuses_are_named():
+    changes = {"epochs": 0, "network.decoder_width": 3.0}
+    with pytest.raises(ValueError, match=r"decoder_width = 3\.0: .*; epochs = 0: "):
+        changed_recipe(Recipe(), changes)
+
+
+def test_a_study_scales_numbers_only():
+    with pytest.raises(ValueError, match=r"align_corners = True is no number"):
+        Study(scale={"network.align_corners": 0.5}).changes(Recipe())
+
+
+def test_files_of_weights_are_known_by_their_place_and_their_content(tmp_path, monkeypatch):
+    """The baseline's and each study's; a URL's content cannot change, for it has a digest."""
+    monkeypatch.chdir(tmp_path)
+    names = ("base.pth", "deep.pth")
+    for name in names:
+        (tmp_path / name).write_bytes(b"1234")
+    config = AblateConfig.model_validate(
+        {
+            "recipe": {"network": {"weights": "base.pth"}},
+            "studies": {
+                "deep": {"set": {"network.encoder": "densenet201", "network.weights": "deep.pth"}},
+                "online": {"set": {"network.weights": "https://there/w.pth"}},
+            },
+        }
+    )
+    before = sources(config)
+    assert set(before) == {str(tmp_path / name) for name in names}
+    for name in names:
+        os.utime(tmp_path / name, ns=(1, 1))  # other bytes, as many
+    assert all(before[path] != mark for path, mark in sources(config).items())
+    (tmp_path / "deep.pth").unlink()
+    with pytest.raises(WeightsError, match=r"deep\.pth.*no such file.*densenet201"):
+        sources(config)
 
 
 def test_a_setting_there_is_not_is_refused():
