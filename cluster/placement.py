@@ -1,4 +1,4 @@
-"""Who holds a part of the cluster: what dead trainings still hold, what room a training has."""
+"""Who holds a part of the cluster, who asks for one; what room a training has."""
 
 from typing import Any
 
@@ -37,6 +37,29 @@ def release_orphans() -> int:
     for group in orphans:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
     return len(orphans)
+
+
+class Asked:
+    """A placement group that waits for room: what an autoscaler adds nodes for.
+
+    Ray Train's own request, of all that a training wants, is not enough: it counts what others hold
+    as room, and the autoscaler adds nothing at all where the sum of all trainings' requests
+    is more than the cluster can ever have.
+    """
+
+    def __init__(self) -> None:
+        self._bundles: list[dict[str, float]] = []
+        self._group: Any = None
+
+    def ask(self, bundles: list[dict[str, float]]) -> None:
+        """Ask for these together, instead of what was asked for before; none = for nothing."""
+        from ray.util import placement_group, remove_placement_group
+
+        if bundles == self._bundles:
+            return
+        if self._group is not None:
+            remove_placement_group(self._group)
+        self._bundles, self._group = bundles, placement_group(bundles) if bundles else None
 
 
 def room_by_node() -> list[dict[str, float]]:

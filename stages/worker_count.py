@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.errors import NoRoom
-from cluster.placement import room_by_node
+from cluster.placement import Asked, room_by_node
 
 POLL_S = 0.5
 SAY_EVERY_S = 5.0
 SETTLE_S = 10.0
 """Seconds for which room for too few workers stays the same, before a training makes do with it:
 the CPUs of workers that have just ended come back one after another, as new nodes come."""
+ASK_S = 15.0
+"""Seconds for which a training that runs asks for one more worker: an autoscaler looks every five.
+Without end, it would take what another frees for a moment, to start anew with more."""
 PLACE_S = "20"
 """Seconds in which Ray places workers that there is room for; else what is known was stale."""
 
@@ -99,6 +102,17 @@ class WorkerCount:
         self._looked_s = now_s
         return max(num_running, min(self.most, self.fitting(nodes())))
 
+    def wanted(self, num_running: int, now_s: float) -> int:
+        """Return for how many workers more to ask now, all together.
+
+        Args:
+            num_running: its workers now; 0 = it waits.
+            now_s: the time.
+        """
+        if num_running == 0:
+            return self.least
+        return int(num_running < self.most and now_s - self._looked_s < ASK_S)
+
     def wish(self, nodes: Sequence[Mapping[str, float]]) -> str:
         """Say for what it waits, and what there is."""
         count = str(self.most) if self.least == self.most else f"{self.least} to {self.most}"
@@ -134,7 +148,12 @@ def counted_trainer(count: WorkerCount, say: Callable[[str], None], **settings: 
     )
 
     class Policy(ScalingPolicy):
-        said_s = 0.0
+        def __init__(self, scaling_config: Any) -> None:
+            super().__init__(scaling_config)
+            self.said_s, self.asked = 0.0, Asked()
+
+        def _ask(self, num_workers: int) -> None:
+            self.asked.ask([dict(count.each)] * num_workers)
 
         def after_controller_start(self, train_run_context: Any) -> None:
             os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACE_S)
@@ -143,10 +162,19 @@ def counted_trainer(count: WorkerCount, say: Callable[[str], None], **settings: 
         def _get_num_workers_for_resource_request(self) -> int:
             return count.most
 
+        async def before_controller_shutdown(self) -> None:
+            self._ask(0)
+            await super().before_controller_shutdown()
+
+        def before_controller_abort(self) -> None:
+            self._ask(0)
+            super().before_controller_abort()
+
         def make_decision_for_non_running_worker_group(self) -> Any:
             self._maybe_send_resource_request()
             nodes, now_s = room_by_node(), time.monotonic()
             num_workers = count.start(nodes, now_s)
+            self._ask(0 if num_workers else count.wanted(0, now_s))
             if num_workers:
                 return ResizeDecision(num_workers, dict(count.each))
             if now_s - self.said_s > SAY_EVERY_S:
@@ -161,9 +189,12 @@ def counted_trainer(count: WorkerCount, say: Callable[[str], None], **settings: 
             self._maybe_send_resource_request()
             running = worker_group_state.num_workers
             is_saved = worker_group_status.worker_statuses[0].training_report is not None
-            num_workers = count.grow(running, is_saved, room_by_node, time.monotonic())
+            now_s = time.monotonic()
+            num_workers = count.grow(running, is_saved, room_by_node, now_s)
             if num_workers == running:
+                self._ask(count.wanted(running, now_s))
                 return NoopDecision()
+            self._ask(0)
             return ResizeDecision(num_workers, dict(count.each))
 
     class Trainer(TorchTrainer):

@@ -1,4 +1,4 @@
-"""Groups of dead actors are given back, and no others; what room an actor has."""
+"""Groups of dead actors are given back, and no others; what room an actor has, and asks for."""
 
 import time
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table
 
-from cluster.placement import release_orphans, room_by_node
+from cluster.placement import Asked, release_orphans, room_by_node
 
 pytestmark = pytest.mark.cluster
 
@@ -66,3 +66,27 @@ def test_an_actor_has_room_in_what_is_free_and_what_it_holds_and_in_no_others_sh
         time.sleep(0.1)
     assert [node["CPU"] for node in room_by_node()] == [free], "the driver has no group of its own"
     assert ray.get(trainer.room.remote()) == [free + 1]
+
+
+def test_what_is_asked_for_reaches_the_autoscaler_as_long_as_it_is_wanted(small_ray):
+    from ray._raylet import GcsClient
+    from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+    gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
+
+    def wanted() -> list[list[float]]:
+        state = get_cluster_resource_state(gcs)
+        return [
+            [bundle.resources_bundle["CPU"] for bundle in gang.requests]
+            for gang in state.pending_gang_resource_requests
+        ]
+
+    asked = Asked()
+    for bundles in ([3.0, 3.0], [3.0, 3.0], [99.0], []):
+        asked.ask([{"CPU": cpus} for cpus in bundles])
+        expected = [bundles] if bundles else []
+        for _ in range(100):  # what waits becomes known a moment later
+            if wanted() == expected:
+                break
+            time.sleep(0.1)
+        assert wanted() == expected

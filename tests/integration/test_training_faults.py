@@ -15,7 +15,7 @@ import pytest
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
 from ray.exceptions import ActorDiedError
-from ray.util import placement_group, remove_placement_group
+from ray.util import placement_group, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 from cluster.errors import NoRoom
@@ -241,6 +241,9 @@ def test_a_training_waits_for_room_on_one_node_no_longer_than_it_may_and_says_so
     with pytest.raises(NoRoom, match=rf"^train\.rooms: waited 0\.1 min {wish}\. End what"):
         train.run(config, services, sharded(services, tmp_path))
     assert services.monitor.snapshot()[services.stage].text == f"waiting {wish}"
+    two = {0: {"CPU": 2.0}, 1: {"CPU": 2.0}}
+    asked = [entry for entry in placement_group_table().values() if entry["bundles"] == two]
+    assert [entry["state"] for entry in asked] == ["REMOVED"], "asked for once, and no longer"
 
 
 def test_a_training_that_loses_one_thing_after_another_ends_as_if_nothing_had_happened(

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cluster.errors import NoRoom
-from stages.worker_count import SETTLE_S, WorkerCount
+from stages.worker_count import ASK_S, SETTLE_S, WorkerCount
 
 CPU = {"CPU": 1.0}
 
@@ -119,3 +119,18 @@ def test_a_training_that_has_all_its_workers_does_not_look_for_more():
         raise AssertionError("it looked")
 
     assert count().grow(4, True, looks, now_s=math.inf) == 4
+
+
+def test_a_waiting_training_asks_for_its_least_number_of_workers_together():
+    assert count(2, 4).wanted(0, now_s=0.0) == 2
+    assert count(4, 4).wanted(0, now_s=1e6) == 4
+
+
+def test_a_training_that_runs_with_fewer_asks_for_one_more_for_a_moment_after_each_look():
+    running, full = count(grow_every_s=60.0), nodes(2)
+    running.start(full, now_s=0.0)
+    for looked_s in (20.0, 80.0, 140.0):
+        assert running.grow(2, True, lambda: full, looked_s) == 2
+        asked = [running.wanted(2, looked_s + after_s) for after_s in (0.0, ASK_S - 1, ASK_S, 59.0)]
+        assert asked == [1, 1, 0, 0]
+    assert running.wanted(4, 140.0) == 0, "it has all its workers"

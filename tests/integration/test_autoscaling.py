@@ -1,0 +1,201 @@
+"""Trainings on a cluster that grows: nodes come for them, beside what others hold, and leave.
+
+By Ray's own autoscaler and its provider of raylets on this machine.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray._private.ray_constants import PROCESS_TYPE_MONITOR
+from ray._private.services import get_node_ip_address
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.cloudpickle import register_pickle_by_value
+from ray.cluster_utils import Cluster
+
+from cluster.session import SessionConfig, open_session
+from cluster.tracking import TrackingConfig
+from stages.worker_count import WorkerCount, counted_trainer
+from tests.integration.test_training_faults import parent
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+
+MOST = 3
+"""Nodes of one CPU that may come."""
+LISTS = (
+    "cluster_synced_files",
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+)
+"""What ``ray up`` would have filled in; a node here needs nothing of it."""
+
+
+def autoscaling(port: int) -> dict[str, Any]:
+    """A configuration as ``ray up`` hands it on to the head."""
+    head: dict[str, Any] = {"resources": {"CPU": 1}, "min_workers": 0, "max_workers": 0}
+    node = {"resources": {"CPU": 1}, "min_workers": 0, "max_workers": MOST}
+    return {
+        "cluster_name": "depth",
+        "max_workers": MOST,
+        "idle_timeout_minutes": 0.2,
+        "provider": {
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "gcs_address": f"{get_node_ip_address()}:{port}",
+            "launch_multiple": True,
+        },
+        "file_mounts": {},
+        **{name: [] for name in LISTS},
+        "head_node_type": "head",
+        "available_node_types": {
+            "head": {**head, "node_config": {}},
+            "node": {**node, "node_config": {}},
+        },
+    }
+
+
+@pytest.fixture
+def grows(tmp_path: Path) -> Iterator[Cluster]:
+    """A head with one CPU, and Ray's autoscaler, which ``ray up`` starts as well."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = tmp_path / "autoscaling.json"
+    config.write_text(json.dumps(autoscaling(port)))
+    head = {"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_NODE_TYPE_NAME": "head"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_FAKE_CLUSTER", "1")
+        patch.setenv("RAY_enable_autoscaler_v2", "1")
+        patch.setenv("AUTOSCALER_UPDATE_INTERVAL_S", "1")
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process per worker group
+        cluster = Cluster()
+        cluster.add_node(
+            num_cpus=1,
+            gcs_server_port=port,
+            autoscaling_config=str(config),
+            include_dashboard=False,
+            env_vars={**head, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID},
+        )
+        monitor = cluster.head_node.all_processes[PROCESS_TYPE_MONITOR][0].process.pid
+        yield cluster
+        for folder in Path("/proc").glob("[0-9]*"):  # nodes that are still there, if it failed
+            with suppress(OSError):
+                if parent(int(folder.name)) == monitor:
+                    os.kill(int(folder.name), signal.SIGTERM)
+        cluster.shutdown()
+
+
+def work(config: dict[str, Any]) -> int:
+    """Do steps until the file is there and there are so many ranks; each is noted and saved."""
+    import tempfile
+
+    import ray.train
+
+    context = ray.train.get_context()
+    saved, step, num_ranks = ray.train.get_checkpoint(), 0, context.get_world_size()
+    if saved is not None:
+        with saved.as_directory() as folder:
+            step = int((Path(folder) / "step").read_text())
+    while True:
+        time.sleep(1)
+        step += 1
+        is_last = num_ranks == config["num_ranks"] and Path(config["until"]).exists()
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "step").write_text(str(step))
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            if context.get_world_rank() == 0:
+                with Path(config["notes"]).open("a") as notes:
+                    notes.write(json.dumps([config["name"], num_ranks, step]) + "\n")
+            ray.train.report(
+                {"step": step}, checkpoint=checkpoint if context.get_world_rank() == 0 else None
+            )
+        if is_last:
+            return step
+
+
+def train(name: str, least: int, most: int, until: Path, folder: Path) -> int:
+    """Train without a network; returns the steps."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+    trainer = counted_trainer(
+        WorkerCount(least, most, {"CPU": 1.0}, 300.0, name, grow_every_s=3.0),
+        lambda text: None,
+        train_loop_per_worker=work,
+        train_loop_config={
+            "name": name,
+            "num_ranks": most,
+            "until": str(until),
+            "notes": str(folder / "notes"),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=(least, most) if least < most else most, resources_per_worker={"CPU": 1.0}
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(folder / "store"),
+            failure_config=FailureConfig(max_failures=0),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    return int(trainer.fit().return_value)
+
+
+def num_nodes() -> int:
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+def test_nodes_come_for_trainings_that_want_more_than_there_can_be_and_leave_after_them(
+    grows: Cluster, tmp_path: Path
+):
+    """The head's CPU is somebody else's; of five workers that are wanted three have nodes."""
+    register_pickle_by_value(sys.modules[__name__])  # the nodes do not have the tests
+    notes = tmp_path / "notes"
+
+    def sizes() -> dict[str, list[tuple[int, int]]]:
+        told = defaultdict(list)
+        for name, num_ranks, step in map(json.loads, notes.read_text().splitlines()):
+            told[name].append((num_ranks, step))
+        return told
+
+    with (
+        open_session(SessionConfig(address=grows.address), TrackingConfig(uri="")),
+        ThreadPoolExecutor(2) as threads,
+    ):
+        somebody = ray.remote(num_cpus=1)(defaultdict).remote()
+        ray.get(somebody.__ray_ready__.remote())
+        assert num_nodes() == 1
+        both, always = tmp_path / "both", tmp_path
+        fixed = threads.submit(train, "fixed", 2, 2, both, tmp_path)
+        elastic = threads.submit(train, "elastic", 1, MOST, always, tmp_path)
+        while not (notes.exists() and len(sizes()) == 2):
+            assert not any(training.done() for training in (fixed, elastic)), (fixed, elastic)
+            time.sleep(0.5)
+        assert num_nodes() == 1 + MOST
+        both.touch()
+        num_fixed, num_elastic = fixed.result(timeout=300), elastic.result(timeout=300)
+        until = time.monotonic() + 120
+        while num_nodes() > 1 and time.monotonic() < until:
+            time.sleep(1)
+        assert num_nodes() == 1, "the nodes stay"
+
+    assert sizes()["fixed"] == [(2, step) for step in range(1, num_fixed + 1)]
+    told = sizes()["elastic"]
+    by = [num_ranks for num_ranks, _ in told]
+    assert by == sorted(by), "it never shrinks"
+    assert (by[0], by[-1]) == (1, MOST)
+    assert {step for _, step in told} == set(range(1, num_elastic + 1))
