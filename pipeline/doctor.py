@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -24,11 +24,15 @@ from pipeline.dag import Node, build_graph
 from pipeline.errors import FINDINGS
 from pipeline.fingerprint import raw_sources
 from pipeline.output import print_json, print_table
-from stages.shard import ShardConfig
-from stages.shard_jobs import SPLITS
+from stages.shard import ShardConfig, unit_doubt
+from stages.shard_jobs import SPLITS, selected
+
+if TYPE_CHECKING:
+    from densedepth.data.measured import MeasuredDepth
 
 LIBRARIES = ("torch", "torchvision", "ray", "webdataset", "mlflow", "boto3", "numpy", "pydantic")
 LOW_DISK_GB = 20.0
+_SEE_DATASETS = "docs/datasets.md says what must be there"
 
 
 @dataclass(frozen=True)
@@ -261,7 +265,7 @@ def _sources(node: Node) -> Finding:
     try:
         marks = raw_sources(node)
     except DepthError as error:
-        return Finding(check, "fail", str(error), "docs/datasets.md says what must be there")
+        return Finding(check, "fail", str(error), _SEE_DATASETS)
     if getattr(node.config, "synthetic", None):
         return Finding(check, "ok", "rendered scenes, made by the stage")
     skipped = _skipped(node.config) if isinstance(node.config, ShardConfig) else []
@@ -269,11 +273,26 @@ def _sources(node: Node) -> Finding:
         found = f"{len(missing)} of {len(marks)} files are missing, first {missing[0]}"
         return Finding(check, "warn", found, "the stage stops above max_bad_share")
     found = f"{len(marks)} files" if marks else "none but what is downloaded"
+    if isinstance(node.config, ShardConfig):
+        measured = _measured(node.config)
+        if measured is not None and measured.within < node.config.min_within_share:
+            return Finding(check, "fail", unit_doubt(node.config, measured), _SEE_DATASETS)
+        found += f"; {measured or 'no training frame can be read'}"
     if skipped:
         first = f"{skipped[0].line!r}: {skipped[0].reason}"
         found += f"; {len(skipped)} listed frames are left out, the first {first}"
-        return Finding(check, "warn", found, "docs/datasets.md says what must be there")
+        return Finding(check, "warn", found, _SEE_DATASETS)
     return Finding(check, "ok", found)
+
+
+def _measured(config: ShardConfig) -> "MeasuredDepth | None":
+    """Look at the depth of the frames that the stage looks at."""
+    from densedepth.data.formats import make_reader
+    from densedepth.data.measured import NUM_FRAMES, measure_depth
+
+    reader = make_reader(config.format, config.root, **config.options)
+    frames = selected(reader.list_frames("train").frames, "train", NUM_FRAMES)
+    return measure_depth(reader, frames, config.min_depth_m, config.max_depth_m)
 
 
 def _skipped(config: ShardConfig) -> list[Any]:

@@ -146,6 +146,10 @@ def _info(options: argparse.Namespace, store: ObjectStore, records: Mapping[str,
             + (", rendered scenes" if fact["rendered"] else ""),
             highlight=False,
         )
+        if fact["measured_m"]:
+            near_m, median_m, far_m = fact["measured_m"]
+            text = f"measured mostly {near_m:.3g} to {far_m:.3g} m, median {median_m:.3g} m"
+            console.print(text, highlight=False)
         table = Table(box=None, pad_edge=False)
         for heading in ("split", "samples", "shards", "MB", "size", "colour", "depth", "version"):
             right = heading in ("samples", "shards", "MB")

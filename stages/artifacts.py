@@ -69,6 +69,8 @@ class ShardSet(Artifact):
         rendered: whether the frames are made-up scenes in the data set's layout.
         ground_truth: what its test depth is (``densedepth.sample.TruthKind``).
         dense: whether every training pixel has a depth (in-painted); if not, losses are masked.
+        measured_m: of the measured depth of a few training frames, what 1 % is nearer than, half,
+            and 99 %, in metres; None where none could be read.
         splits: ``train``, ``val`` and ``test``.
         skipped: frames that were left out.
     """
@@ -80,6 +82,7 @@ class ShardSet(Artifact):
     rendered: bool
     ground_truth: str
     dense: bool
+    measured_m: tuple[float, float, float] | None = None
     splits: dict[str, ShardSplit]
     skipped: tuple[SkippedFrame, ...] = ()
 
@@ -102,9 +105,10 @@ class ShardSet(Artifact):
                 )
 
     def summary(self) -> dict[str, float]:
-        """Frames by split, and frames left out."""
+        """Frames by split, frames left out, and the middle of measured depth in metres."""
         counts = {f"num_{name}": float(s.num_samples) for name, s in self.splits.items()}
-        return {**counts, "num_skipped": float(len(self.skipped))}
+        median = {"median_depth_m": self.measured_m[1]} if self.measured_m else {}
+        return {**counts, "num_skipped": float(len(self.skipped)), **median}
 
 
 class EpochRecord(BaseModel):

@@ -22,6 +22,7 @@ from stages.shard_jobs import JobList, source_marks, write_jobs
 from stages.shard_writer import RawData, ShardResult, ShardWriter
 
 if TYPE_CHECKING:
+    from densedepth.data.measured import MeasuredDepth
     from densedepth.sample import Frame, Reader
 
 FORMATS = ("nyu_densedepth", "nyu_labeled", "nyu_sync", "kitti_eigen", "image_pairs")
@@ -69,6 +70,13 @@ class ShardConfig(Settings):
         le=1,
         description="share of listed frames that are not there, and of frames that cannot be used, "
         "above which the stage stops",
+    )
+    min_within_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of measured training depth that must lie from min_depth_m to "
+        "max_depth_m; below it the stage stops, as a wrong unit of depth is likely",
     )
     max_frames: int | None = Field(None, ge=1, description="frames of each split at most")
 
@@ -122,7 +130,8 @@ def run(config: ShardConfig, services: Services) -> ShardSet:
     """Shard a data set.
 
     Raises:
-        DataError: the raw data set is missing or empty, or too many of its frames are bad.
+        DataError: the raw data set is missing or empty, too many of its frames are bad, or its
+            depth is not in the range that the network is asked for.
     """
     services.store.check_writable()
     services.log_params(config.model_dump(mode="json"))
@@ -132,6 +141,7 @@ def run(config: ShardConfig, services: Services) -> ShardSet:
     with tempfile.TemporaryDirectory(prefix="frames-") as folder:
         jobs = _list_frames(config, reader, Path(folder) / "frames")
         _check_lines(config, jobs)
+        measured = _check_unit(config, reader, jobs)
         results = _write_all(config, services, reader, jobs)
     splits: dict[str, ShardSplit] = {}
     for split in dict.fromkeys(job.split for job in jobs.jobs):
@@ -151,6 +161,7 @@ def run(config: ShardConfig, services: Services) -> ShardSet:
         rendered=config.synthetic is not None,
         ground_truth=reader.truth_kind,
         dense=all(result.is_dense for result in training),
+        measured_m=measured and (measured.low_m, measured.median_m, measured.high_m),
         splits=splits,
         skipped=skipped,
     )
@@ -183,6 +194,28 @@ def _check_lines(config: ShardConfig, jobs: JobList) -> None:
             f"max_bad_share = {config.max_bad_share}: complete the data set, or shorten its lists. "
             f"First: {first}"
         )
+
+
+def _check_unit(config: ShardConfig, reader: Reader, jobs: JobList) -> MeasuredDepth | None:
+    """Stop before the work where depth is mostly out of range, as it is in a wrong unit."""
+    from densedepth.data.measured import NUM_FRAMES, measure_depth
+
+    training = (f for job in jobs.jobs if job.split == "train" for f in jobs.frames(job))
+    frames = itertools.islice(training, NUM_FRAMES)  # they are mixed: these are as good as any
+    measured = measure_depth(reader, frames, config.min_depth_m, config.max_depth_m)
+    if measured is not None and measured.within < config.min_within_share:
+        raise DataError(f"{config.root}: {unit_doubt(config, measured)}")
+    return measured
+
+
+def unit_doubt(config: ShardConfig, measured: MeasuredDepth) -> str:
+    """Say that measured depth is not where the settings have it, and what to do."""
+    return (
+        f"{measured}; {measured.within:.0%} of it is from min_depth_m = {config.min_depth_m:g} to "
+        f"max_depth_m = {config.max_depth_m:g}, less than min_within_share = "
+        f"{config.min_within_share:g}: if these are not the scene's metres, correct the unit of "
+        "the depth files (depth_unit_m of image_pairs, or the format), else the range"
+    )
 
 
 def _write_all(

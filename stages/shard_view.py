@@ -54,6 +54,7 @@ def describe(store: ObjectStore, shards: ShardSet, scratch: Path) -> dict[str, A
         "ground_truth": shards.ground_truth,
         "depth_range_m": [shards.min_depth_m, shards.max_depth_m],
         "dense": shards.dense,
+        "measured_m": list(shards.measured_m or ()),
         "num_skipped": len(shards.skipped),
         "splits": splits,
     }

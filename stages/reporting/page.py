@@ -231,7 +231,11 @@ def _depths(name: str, shard_set: ShardSet) -> str:
         else "masked: losses leave out training pixels without a depth"
     )
     limits = f"depths of {shard_set.min_depth_m:g} to {shard_set.max_depth_m:g} m"
-    return f"{name}: {limits}; {kind}."
+    if shard_set.measured_m is None:
+        return f"{name}: {limits}; {kind}."
+    low_m, median_m, high_m = shard_set.measured_m
+    measured = f"measured mostly {low_m:.3g} to {high_m:.3g} m, median {median_m:.3g} m"
+    return f"{name}: {limits}; {measured}; {kind}."
 
 
 def _against_constant(report: EvalReport, metric: str) -> float | None:

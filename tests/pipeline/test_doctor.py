@@ -136,6 +136,17 @@ def test_a_cluster_is_asked_what_it_can_grow_to(
     assert ("grows to 2 of 8 CPUs, 0 GPUs" in findings["Ray"].found) == bool(grows)
 
 
+def test_depth_in_a_wrong_unit_is_found_before_a_run(outputs, no_torch, tmp_path: Path):
+    write_data_set(tmp_path, 16, 4)
+    words = ("nyu_small", f"shard.nyu.root={tmp_path}")
+    right = found(*words)["files of shard.nyu"]
+    assert right.status == "ok"
+    assert "depth of 12 training frames: 0.8" in right.found
+    wrong = found(*words, "shard.nyu.max_depth_m=0.5")["files of shard.nyu"]
+    assert wrong.status == "fail"
+    assert "0% of it is from min_depth_m = 0.1 to max_depth_m = 0.5" in wrong.found
+
+
 def test_listed_frames_that_a_reader_leaves_out_are_counted(outputs, no_torch, tmp_path: Path):
     write_data_set(tmp_path, 16, 4)
     words = ("nyu_small", f"shard.nyu.root={tmp_path}")

@@ -90,6 +90,7 @@ def make_shards(**changes: Any) -> ShardSet:
             "rendered": False,
             "ground_truth": "nyu_depths",
             "dense": True,
+            "measured_m": (0.71, 2.43, 9.2),
             "splits": splits,
             "skipped": skipped,
             **changes,

@@ -37,6 +37,13 @@ def test_the_page_loads_nothing_and_runs_no_script(tmp_path: Path) -> None:
     assert {h.removeprefix("#") for h in page.values("a", "href")} <= set(ids)
 
 
+def test_the_page_says_where_measured_depth_lies(tmp_path: Path) -> None:
+    shards = {"nyu": make_shards(), "old": make_shards(measured_m=None)}
+    files, _, _ = write(tmp_path, shards=shards)
+    assert "nyu: depths of 0.1 to 10 m; measured mostly 0.71 to 9.2 m, median 2.43 m" in files["md"]
+    assert "old: depths of 0.1 to 10 m; dense:" in files["md"]
+
+
 def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
     evil = '<script>alert("1")</script>'
     services, _ = make_services(tmp_path)

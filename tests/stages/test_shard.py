@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
+from PIL import Image
 
 from cluster.local_store import LocalStore
 from cluster.monitor import MonitorHandle
@@ -181,6 +183,23 @@ def test_listed_frames_that_are_not_there_count_too(small_ray, root: Path, tmp_p
     shards = run(config(root, max_bad_share=0.1, **settings), given)
     assert shards.splits["train"].num_samples == 7
     assert [s.reason.rpartition("/")[2] for s in shards.skipped] == ["3.jpg"]
+
+
+@pytest.mark.cluster
+def test_depth_in_a_wrong_unit_stops_the_stage_before_a_frame_is_sharded(
+    small_ray, root: Path, tmp_path: Path
+):
+    given, progress = services(tmp_path)
+    far = {"options": {"val_fraction": 0.0}, "min_depth_m": 20.0, "max_depth_m": 80.0}
+    with pytest.raises(DataError, match=r"0% of it is from min_depth_m = 20 .*correct the unit"):
+        run(config(root, **far), given)
+    assert not progress.progress_calls, "nothing was read"
+    shards = run(config(root, min_within_share=0.0, **far), given)
+    steps = np.concatenate(
+        [np.asarray(Image.open(p)).ravel() for p in (root / "data/nyu2_train").glob("*/*.png")]
+    )
+    assert shards.measured_m == pytest.approx(np.percentile(steps / 25.5, [1, 50, 99]))
+    assert shards.summary()["median_depth_m"] == shards.measured_m[1]
 
 
 NUM_FRAMES = 120

@@ -41,6 +41,7 @@ def shard_all(config: ShardConfig, store: ObjectStore, scratch: Path) -> ShardSe
         rendered=False,
         ground_truth="nyu_depths",
         dense=True,
+        measured_m=(0.9, 5.0, 9.6),
         splits={
             name: publish_manifest(store, make_manifest(name, RANGE_M, shards))
             for name, shards in splits.items()
