@@ -135,8 +135,11 @@ def _read(path: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
+        # PyTorch wraps its reason in a page of advice that does not fit here.
+        reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+        why = (reason.strip().splitlines() or [type(error).__name__])[0].strip()
         raise WeightsError(
-            f"{path} cannot be read as weights alone ({error}): save it again on a machine that "
+            f"{path} cannot be read as weights alone ({why}): save it again on a machine that "
             "may run its code, torch.save(network.state_dict(), path), and give that file"
         ) from error
     for wrapper in ("state_dict", "model"):

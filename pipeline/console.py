@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: live bars on a terminal, plain lines in a log."""
+"""What a person sees while a run goes on: live bars on a terminal, lines with the time in a log."""
 
 import datetime
 import sys
@@ -58,13 +58,16 @@ class RunDisplay:
         self._started.setdefault(stage, time.monotonic())
         self._last_line[stage] = (time.monotonic(), note)
         if self._live is None:
-            self.console.print(f"{stage:<16} {state:<7} {note}", markup=False, highlight=False)
+            self._log(f"{stage:<16} {state:<7} {note}")
         else:
             self._live.update(self._table())
 
     def say(self, text: str) -> None:
         """Show a sentence above the stages."""
-        self.console.print(text, markup=False, highlight=False)
+        if self._live is None:
+            self._log(text)
+        else:
+            self.console.print(text, markup=False, highlight=False)
 
     def progress(self, snapshot: Mapping[str, Any]) -> None:
         """Show how far the running stages are."""
@@ -83,8 +86,12 @@ class RunDisplay:
                 continue
             self._last_line[stage] = (now, note)
             still = "" if is_new else f"  (still, {duration_text(now - self._started[stage])})"
-            line = f"{stage:<16} runs    {note}{still}"
-            self.console.print(line, markup=False, highlight=False)
+            self._log(f"{stage:<16} runs    {note}{still}")
+
+    def _log(self, text: str) -> None:
+        """Write one line, however long, so that a search finds all of it."""
+        line = f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {' '.join(text.splitlines())}"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))

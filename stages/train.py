@@ -44,7 +44,9 @@ def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint
     job = TrainJob(recipe=config.recipe, scaling=config.scaling, shards=shards)
     services.log_params({"recipe": config.recipe.model_dump(), "num_workers": config.num_workers})
     shards.log_use(services, ("train", "val"))
-    services.progress(0, 0, "steps", f"waiting for {config.num_workers} workers to start")
+    several = "s" if config.num_workers != 1 else ""
+    text = f"waiting for {config.num_workers} worker{several} to start"
+    services.progress(0, 0, "steps", text)
     with watched(services, config.stalled_after_s):
         result = run_trainer(lambda: make_trainer(train_worker, job, services), services.store)
     artifact = keep_network(job, services, result)

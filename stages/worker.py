@@ -108,7 +108,7 @@ class _Run:
             self.learner.load_state(state)
             self.told = {name: state[name] for name in self.told}
         if self.rank == 0:
-            self._show(f"{self.world_size} workers")
+            self._show(f"{self.world_size} worker{'s' if self.world_size != 1 else ''}")
 
     def batches(self, epoch: int, next_sample: int) -> Any:
         """Return this rank's batches of an epoch from a sample on."""

@@ -126,8 +126,8 @@ def test_jobs_that_fail_and_jobs_that_work_say_so_by_exit_code_and_log(head: Hea
         fails = pool.submit(head.submit, "python", "-m", "pipeline.run", "demmo", "lr=1")
     worked, failed = works.result(), fails.result()
     assert worked.returncode == 0, worked.stdout + worked.stderr
-    assert re.search(r"^shard\.nyu +runs +never run", worked.stdout, re.MULTILINE)
-    assert re.search(r"^shard\.nyu +done +in \d+ s", worked.stdout, re.MULTILINE)
+    assert re.search(r"^[\d:-]+ [\d:]+  shard\.nyu +runs +never run", worked.stdout, re.MULTILINE)
+    assert re.search(r"^[\d:-]+ [\d:]+  shard\.nyu +done +in \d+ s", worked.stdout, re.MULTILINE)
     assert list((head.folder / "outputs" / "store").rglob("*.tar"))
     assert failed.returncode == 1
     assert "no such preset (did you mean demo?)" in failed.stdout

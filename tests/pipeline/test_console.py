@@ -1,5 +1,6 @@
 """What a person sees: plain lines in a log, bars with what is left, readable durations."""
 
+import datetime
 import io
 
 import pytest
@@ -48,13 +49,27 @@ def test_a_log_gets_a_line_per_change_and_not_per_poll(monkeypatch):
             display.progress({"train.nyu": progress(second, 30)})
         display.set("train.nyu", "done", "in 30 s")
     lines = text.getvalue().splitlines()
-    assert lines[0].split() == ["train.nyu", "runs", "never", "run"]
+    assert lines[0].split()[2:] == ["train.nyu", "runs", "never", "run"]
     assert [line.split("steps")[0].split()[-1] for line in lines[1:-1]] == [
         "10/30",
         "20/30",
         "30/30",
     ]
-    assert lines[-1].split() == ["train.nyu", "done", "in", "30", "s"]
+    assert lines[-1].split()[2:] == ["train.nyu", "done", "in", "30", "s"]
+
+
+def test_every_line_of_a_log_begins_with_the_time_and_is_whole():
+    text = io.StringIO()
+    with RunDisplay(["train.nyu"], Console(file=text, width=60)) as display:
+        before = datetime.datetime.now().replace(microsecond=0)
+        display.set("train.nyu", "failed", "a long reason " * 20 + "\nin two lines")
+        display.say("waiting: another driver works on it")
+    failed, said = text.getvalue().splitlines()
+    for line in (failed, said):
+        when = datetime.datetime.strptime(line[:19], "%Y-%m-%d %H:%M:%S")
+        assert before <= when <= datetime.datetime.now()
+    assert failed.endswith("a long reason  in two lines")
+    assert said[19:] == "  waiting: another driver works on it"
 
 
 def test_a_stage_with_nothing_new_to_tell_says_that_it_still_runs(monkeypatch):
