@@ -205,15 +205,43 @@ def panel(
         canvas.paste(Image.fromarray(strip), (_GAP_PX, y + _LINE_PX))
         y += _LINE_PX + strip.shape[0]
     y += _GAP_PX
-    ticks = [m for m in _ROUND_M if low_m <= m <= high_m]
-    places = np.log(np.array(ticks) / low_m) / np.log(high_m / low_m)
-    along = np.geomspace(low_m, high_m, 2 * tile_width_px + _GAP_PX)[None]
-    bar = colorize_depth(np.repeat(along, _BAR_PX, 0), low_m, high_m)
-    _bar(canvas, (_GAP_PX + step, y), bar, places, [f"{m:g} m" for m in ticks])
+    _depth_bar(canvas, (_GAP_PX + step, y), low_m, high_m, 2 * tile_width_px + _GAP_PX)
     along = np.linspace(-error_limit, error_limit, tile_width_px)[None]
     bar = colorize_error(np.repeat(along, _BAR_PX, 0), error_limit)
     texts = [f"-{error_limit:.0%} near", "0", f"+{error_limit:.0%} far"]
     _bar(canvas, (_GAP_PX + 3 * step, y), bar, np.array([0.0, 0.5, 1.0]), texts)
+    return np.asarray(canvas).copy()
+
+
+def depth_view(
+    image: UInt8[np.ndarray, "h w 3"],
+    depth_m: Float[np.ndarray, "h w"],
+    *,
+    range_m: tuple[float, float] | None = None,
+    tile_width_px: int = 640,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Set a picture and its depth side by side, with a colour bar in metres below.
+
+    Args:
+        image: the colour picture.
+        depth_m: metres; 0 = nothing known.
+        range_m: depths of the brightest and the darkest colour; from the depth where absent.
+        tile_width_px: width of each of both at most; smaller pictures keep their size.
+    """
+    low_m, high_m = range_m if range_m is not None else _range_of([depth_m])
+    width = min(tile_width_px, image.shape[1])
+    size = (max(1, round(width * image.shape[0] / image.shape[1])), width)
+    shown = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(depth_m.astype(np.float32)).resize(
+        size[::-1], Image.Resampling.BILINEAR
+    )
+    tail = _BAR_PX + _LINE_PX + 2 * _GAP_PX
+    canvas = Image.new("RGB", (2 * width + 3 * _GAP_PX, size[0] + _GAP_PX + tail), _PAPER)
+    canvas.paste(shown, (_GAP_PX, _GAP_PX))
+    left = width + 2 * _GAP_PX
+    colours = colorize_depth(np.asarray(smooth), low_m, high_m)
+    canvas.paste(Image.fromarray(colours), (left, _GAP_PX))
+    _depth_bar(canvas, (left, size[0] + 2 * _GAP_PX), low_m, high_m, width)
     return np.asarray(canvas).copy()
 
 
@@ -247,6 +275,17 @@ def _tiles(
         colorize_depth(smooth, low_m, high_m),
         colorize_error(error_rel, error_limit),
     ]
+
+
+def _depth_bar(
+    canvas: Image.Image, place_px: tuple[int, int], low_m: float, high_m: float, width_px: int
+) -> None:
+    """Draw the colours of depths, with round metres marked."""
+    ticks = [m for m in _ROUND_M if low_m <= m <= high_m]
+    places = np.log(np.array(ticks) / low_m) / np.log(high_m / low_m)
+    along = np.geomspace(low_m, high_m, width_px)[None]
+    bar = colorize_depth(np.repeat(along, _BAR_PX, 0), low_m, high_m)
+    _bar(canvas, place_px, bar, places, [f"{m:g} m" for m in ticks])
 
 
 def _bar(

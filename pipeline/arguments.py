@@ -19,6 +19,7 @@ VERBS = {
     "graph": ("pipeline.graph", "the stages and what flows between them"),
     "gc": ("pipeline.sweep", "objects of the store that nothing refers to"),
     "verify": ("pipeline.verify", "read every artifact again and compare the digests"),
+    "predict": ("pipeline.predict", "estimate the depth of pictures by a trained network"),
     "shards": ("pipeline.shards", "look after stored data: info, verify, repair, preview, export"),
     "doctor": ("pipeline.doctor", "check this machine, the cluster, the store, MLflow, the data"),
     "completion": ("pipeline.completion", "print the shell's code for completing these commands"),
@@ -206,6 +207,28 @@ def _gc_arguments(parser: Any) -> None:
 
 def _verify_arguments(parser: Any) -> None:
     _run(parser, "?", what="RUN or RUN@ATTEMPT; default: everything that is recorded")
+    _store(parser)
+    _json(parser)
+
+
+def _predict_arguments(parser: Any) -> None:
+    _complete(
+        parser.add_argument(
+            "network",
+            metavar="NETWORK",
+            help="a network's file (.safetensors) or a run: RUN, RUN@ATTEMPT, how its id begins",
+        ),
+        "runs",
+    )
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="a JPEG or PNG, or a folder of them"
+    )
+    parser.add_argument(
+        "--dataset", default="", metavar="NAME", help="which of a run's networks, such as nyu"
+    )
+    parser.add_argument(
+        "--output", default="predictions", metavar="FOLDER", help="default: predictions"
+    )
     _store(parser)
     _json(parser)
 

@@ -12,6 +12,7 @@ from densedepth.pictures import (
     PanelRow,
     colorize_depth,
     colorize_error,
+    depth_view,
     overlay_depth,
     panel,
     to_jpeg,
@@ -166,3 +167,22 @@ def test_encoding_is_lossless_as_png_and_repeatable_as_jpeg() -> None:
 def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(TypeCheckError):
         colorize_depth(np.ones((2, 2, 3)), 1.0, 2.0)
+
+
+def test_a_view_shows_a_picture_its_depth_in_colour_and_a_bar_of_metres() -> None:
+    one = row()
+    view = depth_view(one.image, one.truth_m, range_m=(1.0, 8.0))
+    np.testing.assert_array_equal(view[6:36, 6:46], one.image)
+    np.testing.assert_array_equal(view[6:36, 52:92], colorize_depth(one.truth_m, 1.0, 8.0))
+    bar = view[42, 52:92].astype(int)
+    ends = colorize_depth(np.array([[1.0, 8.0]]), 1.0, 8.0)[0]
+    np.testing.assert_array_equal(bar[[0, -1]], ends)
+    assert (view[42:, :52] == 255).all(), "nothing stands below the picture"
+
+
+def test_a_large_picture_is_shown_smaller_in_its_own_shape() -> None:
+    image = np.zeros((300, 1000, 3), np.uint8)
+    view = depth_view(image, np.full((300, 1000), 2.0, np.float32), tile_width_px=500)
+    black = (view == 0).all(axis=2)
+    assert black.sum() == 150 * 500
+    assert black[6:156, 6:506].all()
