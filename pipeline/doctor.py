@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, without_credentials
 from cluster.probes import ProbeError, check_tracking, ray_facts, torch_facts
 from cluster.session import PROJECT_ROOT, cluster_address
 from cluster.storage import open_store
@@ -272,7 +272,9 @@ def _sources(node: Node) -> Finding:
     if missing := [path for path, mark in marks.items() if mark == "missing"]:
         found = f"{len(missing)} of {len(marks)} files are missing, first {missing[0]}"
         return Finding(check, "warn", found, "the stage stops above max_bad_share")
-    found = f"{len(marks)} files" if marks else "none but what is downloaded"
+    if hasattr(node.config, "recipe") and not marks:
+        return _weights(check, node.config.recipe.network)
+    found = f"{len(marks)} files"
     if isinstance(node.config, ShardConfig):
         measured = _measured(node.config)
         if measured is not None and measured.within < node.config.min_within_share:
@@ -283,6 +285,22 @@ def _sources(node: Node) -> Finding:
         found += f"; {len(skipped)} listed frames are left out, the first {first}"
         return Finding(check, "warn", found, _SEE_DATASETS)
     return Finding(check, "ok", found)
+
+
+def _weights(check: str, network: Any) -> Finding:
+    """Say where the encoder's weights come from that are no file of the user's."""
+    if network.weights == "none":
+        return Finding(check, "ok", "none: the encoder starts from random weights")
+    if network.weights != "imagenet":
+        return Finding(check, "ok", f"{without_credentials(network.weights)}: is downloaded")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch"
+    folder = Path(os.environ.get("TORCH_HOME") or cache) / "hub" / "checkpoints"
+    there = sorted(folder.glob(f"{network.encoder}*-*.pth"))
+    if there:
+        return Finding(check, "ok", f"ImageNet weights: {there[0]}")
+    found = f"ImageNet weights of {network.encoder} are not in {folder}: they are downloaded"
+    advice = "where the nodes have no network, put torchvision's file there, or give its path"
+    return Finding(check, "warn", found, advice)
 
 
 def _measured(config: ShardConfig) -> "MeasuredDepth | None":

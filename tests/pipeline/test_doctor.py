@@ -246,3 +246,26 @@ def test_an_mlflow_file_is_looked_at_without_being_changed(tmp_path: Path):
     (tmp_path / "new/mlflow.db").write_bytes(b"no database at all, but long enough to be one")
     with pytest.raises(TrackingError, match="file is not a database"):
         check_tracking(config)
+
+
+@pytest.mark.parametrize(
+    ("weights", "status", "text"),
+    [
+        ("none", "ok", "starts from random weights"),
+        ("imagenet", "warn", "weights of mobilenet_v2 are not in {folder}: they are downloaded"),
+        ("https://u:secret@host/w.pth", "ok", "is downloaded"),
+    ],
+)
+def test_weights_that_are_not_here_yet_are_told(
+    outputs, no_torch, tmp_path: Path, monkeypatch, weights, status, text
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub/checkpoints"
+    words = ("demo", f"train.nyu.recipe.network.weights={weights}")
+    finding = found(*words)["files of train.nyu"]
+    assert finding.status == status
+    assert text.format(folder=folder) in finding.found
+    assert "secret" not in finding.found
+    folder.mkdir(parents=True)
+    (folder / "mobilenet_v2-b0353104.pth").write_bytes(b"")
+    assert found(*words)["files of train.nyu"].status == "ok"
