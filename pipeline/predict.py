@@ -1,6 +1,7 @@
 """The verb ``predict``: a trained network's depth, in metres, of a user's own pictures."""
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UsageMistake
+from densedepth.errors import BadFrameError
+from pipeline.errors import UsageMistake, exit_code_of
 from pipeline.history import records_of
 from pipeline.launch import store_of
 from pipeline.output import console, print_json
@@ -18,7 +20,10 @@ from stages.artifacts import Checkpoint
 
 
 def predict_verb(options: argparse.Namespace) -> int:
-    """Write each picture's depth, and say from where to where it goes."""
+    """Write each picture's depth, and say from where to where it goes.
+
+    A picture that cannot be read is told and left out, and decides the exit code.
+    """
     # Heavy, and the other verbs need none of it.
     from densedepth.own_pictures import find_pictures, read_picture, write_depth
     from densedepth.serving import DepthPredictor
@@ -26,10 +31,17 @@ def predict_verb(options: argparse.Namespace) -> int:
     folder = Path(options.output)
     starts = _starts([p for word in options.pictures for p in find_pictures(Path(word))], folder)
     told: list[dict[str, Any]] = []
+    exit_code = 0
     with _network_file(options) as path:
         predictor = DepthPredictor(path)
     for start, picture_path in starts.items():
-        picture = read_picture(picture_path)
+        try:
+            picture = read_picture(picture_path)
+        except BadFrameError as error:
+            exit_code = exit_code_of(error)
+            sys.stderr.write(f"{error}\n")
+            told.append({"picture": str(picture_path), "error": str(error)})
+            continue
         depth_m = predictor.predict(picture[None])[0]
         try:
             metres, view = write_depth(depth_m, picture, start)
@@ -55,7 +67,7 @@ def predict_verb(options: argparse.Namespace) -> int:
             console().print(text, markup=False, soft_wrap=True)
     if options.json:
         print_json(told)
-    return 0
+    return exit_code
 
 
 def _starts(pictures: Sequence[Path], folder: Path) -> dict[Path, Path]:

@@ -90,6 +90,19 @@ def test_a_runs_network_is_taken_from_its_store(tmp_path, picture, store, capsys
     np.testing.assert_array_equal(np.load(told["metres"]), depth_m)
 
 
+def test_a_picture_that_cannot_be_read_is_told_and_the_others_are_done(
+    tmp_path, picture, store, capsys
+):
+    (tmp_path / "broken.jpg").write_bytes(picture.read_bytes()[:100])
+    words = ["predict", str(tmp_path / "nyu.safetensors"), str(tmp_path), "--json"]
+    assert main([*words, "--output", str(tmp_path / "new")]) == 3
+    shown = capsys.readouterr()
+    broken, room = json.loads(shown.out)
+    assert "broken.jpg" in shown.err
+    assert broken == {"picture": str(tmp_path / "broken.jpg"), "error": shown.err.strip()}
+    assert np.load(room["metres"]).shape == (51, 77)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
