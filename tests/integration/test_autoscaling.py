@@ -33,6 +33,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 MOST = 3
 """Nodes of one CPU that may come."""
+HEAD = "ray.head.default"
+"""The provider takes the head to be of this type, whatever the configuration says."""
 LISTS = (
     "cluster_synced_files",
     "initialization_commands",
@@ -61,9 +63,9 @@ def autoscaling(port: int) -> dict[str, Any]:
         },
         "file_mounts": {},
         **{name: [] for name in LISTS},
-        "head_node_type": "head",
+        "head_node_type": HEAD,
         "available_node_types": {
-            "head": {**head, "node_config": {}},
+            HEAD: {**head, "node_config": {}},
             "node": {**node, "node_config": {}},
         },
     }
@@ -77,7 +79,7 @@ def grows(tmp_path: Path) -> Iterator[Cluster]:
         port = free.getsockname()[1]
     config = tmp_path / "autoscaling.json"
     config.write_text(json.dumps(autoscaling(port)))
-    head = {"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_NODE_TYPE_NAME": "head"}
+    head = {"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_NODE_TYPE_NAME": HEAD}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_FAKE_CLUSTER", "1")
         patch.setenv("RAY_enable_autoscaler_v2", "1")
