@@ -40,7 +40,7 @@ def release_orphans() -> int:
 
 
 class Asked:
-    """A placement group that waits for room: what an autoscaler adds nodes for.
+    """A placement group: as long as it waits for room, an autoscaler adds nodes for it.
 
     Ray Train's own request, of all that a training wants, is not enough: it counts what others hold
     as room, and the autoscaler adds nothing at all where the sum of all trainings' requests
@@ -60,6 +60,10 @@ class Asked:
         if self._group is not None:
             remove_placement_group(self._group)
         self._bundles, self._group = bundles, placement_group(bundles) if bundles else None
+
+    def is_held(self, timeout_s: float) -> bool:
+        """Say whether there is room for what is asked for, which nobody else can take then."""
+        return bool(self._group is not None and self._group.wait(timeout_s))
 
 
 def room_by_node() -> list[dict[str, float]]:

@@ -21,6 +21,8 @@ the CPUs of workers that have just ended come back one after another, as new nod
 ASK_S = 15.0
 """Seconds for which a training that runs asks for one more worker: an autoscaler looks every five.
 Without end, it would take what another frees for a moment, to start anew with more."""
+HOLD_S = 2.0
+"""Seconds in which Ray holds what is free for a training that grows; else another was faster."""
 PLACE_S = "20"
 """Seconds in which Ray places workers that there is room for; else what is known was stale."""
 
@@ -162,6 +164,9 @@ def counted_trainer(count: WorkerCount, say: Callable[[str], None], **settings: 
         def _get_num_workers_for_resource_request(self) -> int:
             return count.most
 
+        def on_controller_start_worker_group(self, **group: Any) -> None:
+            self._ask(0)  # not before: what is held is for these workers
+
         async def before_controller_shutdown(self) -> None:
             self._ask(0)
             await super().before_controller_shutdown()
@@ -174,9 +179,9 @@ def counted_trainer(count: WorkerCount, say: Callable[[str], None], **settings: 
             self._maybe_send_resource_request()
             nodes, now_s = room_by_node(), time.monotonic()
             num_workers = count.start(nodes, now_s)
-            self._ask(0 if num_workers else count.wanted(0, now_s))
             if num_workers:
                 return ResizeDecision(num_workers, dict(count.each))
+            self._ask(count.wanted(0, now_s))
             if now_s - self.said_s > SAY_EVERY_S:
                 say(f"waiting {count.wish(nodes)}")
                 self.said_s = now_s
@@ -191,11 +196,12 @@ def counted_trainer(count: WorkerCount, say: Callable[[str], None], **settings: 
             is_saved = worker_group_status.worker_statuses[0].training_report is not None
             now_s = time.monotonic()
             num_workers = count.grow(running, is_saved, room_by_node, now_s)
-            if num_workers == running:
-                self._ask(count.wanted(running, now_s))
-                return NoopDecision()
-            self._ask(0)
-            return ResizeDecision(num_workers, dict(count.each))
+            if num_workers > running:
+                self._ask(num_workers - running)
+                if self.asked.is_held(HOLD_S):  # two that saw the same would both give up theirs
+                    return ResizeDecision(num_workers, dict(count.each))
+            self._ask(count.wanted(running, now_s))
+            return NoopDecision()
 
     class Trainer(TorchTrainer):
         def _initialize_and_run_controller(self, **parts: Any) -> Any:

@@ -90,3 +90,16 @@ def test_what_is_asked_for_reaches_the_autoscaler_as_long_as_it_is_wanted(small_
                 break
             time.sleep(0.1)
         assert wanted() == expected
+        assert not asked.is_held(0.1)
+
+
+def test_what_is_asked_for_is_held_where_there_is_room_until_it_is_withdrawn(small_ray):
+    first, second = Asked(), Asked()
+    free = int(ray.available_resources()["CPU"])
+    first.ask([{"CPU": 1.0}] * free)
+    assert first.is_held(30.0)
+    second.ask([{"CPU": 1.0}])
+    assert not second.is_held(1.0), "the first has it"
+    first.ask([])
+    assert second.is_held(30.0)
+    second.ask([])

@@ -1,6 +1,6 @@
-"""Trainings on a cluster that grows: nodes come for them, beside what others hold, and leave.
+"""Trainings side by side on a cluster that grows: nodes come and leave, none loses its workers.
 
-By Ray's own autoscaler and its provider of raylets on this machine.
+By raylets on this machine: Ray's own autoscaler starts them, by a provider of Ray's, or the test.
 """
 
 import json
@@ -10,9 +10,10 @@ import socket
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ray.cluster_utils import Cluster
 
 from cluster.session import SessionConfig, open_session
 from cluster.tracking import TrackingConfig
-from stages.worker_count import WorkerCount, counted_trainer
+from stages.worker_count import ASK_S, WorkerCount, counted_trainer
 from tests.integration.test_training_faults import parent
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -103,26 +104,36 @@ def grows(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def work(config: dict[str, Any]) -> int:
-    """Do steps until the file is there and there are so many ranks; each is noted and saved."""
+    """Do steps until the file is there and there are so many ranks; each is noted and saved.
+
+    None is done as long as there is a file ``pause``.
+    """
     import tempfile
 
     import ray.train
 
-    context = ray.train.get_context()
+    context, folder = ray.train.get_context(), Path(config["folder"])
     saved, step, num_ranks = ray.train.get_checkpoint(), 0, context.get_world_size()
     if saved is not None:
-        with saved.as_directory() as folder:
-            step = int((Path(folder) / "step").read_text())
+        with saved.as_directory() as state:
+            step = int((Path(state) / "step").read_text())
+
+    def note() -> None:
+        if context.get_world_rank() == 0:
+            with (folder / "notes").open("a") as notes:
+                notes.write(json.dumps([config["name"], num_ranks, step]) + "\n")
+
+    note()
     while True:
         time.sleep(1)
+        while (folder / "pause").exists():
+            time.sleep(0.1)
         step += 1
-        is_last = num_ranks == config["num_ranks"] and Path(config["until"]).exists()
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "step").write_text(str(step))
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            if context.get_world_rank() == 0:
-                with Path(config["notes"]).open("a") as notes:
-                    notes.write(json.dumps([config["name"], num_ranks, step]) + "\n")
+        is_last = num_ranks == config["num_ranks"] and (folder / config["until"]).exists()
+        note()
+        with tempfile.TemporaryDirectory() as state:
+            (Path(state) / "step").write_text(str(step))
+            checkpoint = ray.train.Checkpoint.from_directory(state)
             ray.train.report(
                 {"step": step}, checkpoint=checkpoint if context.get_world_rank() == 0 else None
             )
@@ -130,19 +141,24 @@ def work(config: dict[str, Any]) -> int:
             return step
 
 
-def train(name: str, least: int, most: int, until: Path, folder: Path) -> int:
+def note_wait(path: Path, text: str) -> None:
+    with path.open("a") as waits:
+        waits.write(text + "\n")
+
+
+def train(name: str, least: int, most: int, until: str, folder: Path) -> int:
     """Train without a network; returns the steps."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
     trainer = counted_trainer(
         WorkerCount(least, most, {"CPU": 1.0}, 300.0, name, grow_every_s=3.0),
-        lambda text: None,
+        partial(note_wait, folder / f"{name} waits"),
         train_loop_per_worker=work,
         train_loop_config={
             "name": name,
             "num_ranks": most,
-            "until": str(until),
-            "notes": str(folder / "notes"),
+            "until": until,
+            "folder": str(folder),
         },
         scaling_config=ScalingConfig(
             num_workers=(least, most) if least < most else most, resources_per_worker={"CPU": 1.0}
@@ -157,6 +173,25 @@ def train(name: str, least: int, most: int, until: Path, folder: Path) -> int:
     return int(trainer.fit().return_value)
 
 
+def told(folder: Path) -> dict[str, list[tuple[int, int]]]:
+    """For each training its ranks and its step, as noted."""
+    by_name: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    notes = folder / "notes"
+    for line in notes.read_text().splitlines() if notes.exists() else ():
+        name, num_ranks, step = json.loads(line)
+        by_name[name].append((num_ranks, step))
+    return by_name
+
+
+def wait_until(happened: Callable[[], bool], *trainings: Future[int], timeout_s: float = 300):
+    """Wait, but not for trainings that have ended."""
+    until = time.monotonic() + timeout_s
+    while not happened():
+        assert not any(training.done() for training in trainings), trainings
+        assert time.monotonic() < until, "it does not happen"
+        time.sleep(0.5)
+
+
 def num_nodes() -> int:
     return sum(node["Alive"] for node in ray.nodes())
 
@@ -166,14 +201,6 @@ def test_nodes_come_for_trainings_that_want_more_than_there_can_be_and_leave_aft
 ):
     """The head's CPU is somebody else's; of five workers that are wanted three have nodes."""
     register_pickle_by_value(sys.modules[__name__])  # the nodes do not have the tests
-    notes = tmp_path / "notes"
-
-    def sizes() -> dict[str, list[tuple[int, int]]]:
-        told = defaultdict(list)
-        for name, num_ranks, step in map(json.loads, notes.read_text().splitlines()):
-            told[name].append((num_ranks, step))
-        return told
-
     with (
         open_session(SessionConfig(address=grows.address), TrackingConfig(uri="")),
         ThreadPoolExecutor(2) as threads,
@@ -181,23 +208,64 @@ def test_nodes_come_for_trainings_that_want_more_than_there_can_be_and_leave_aft
         somebody = ray.remote(num_cpus=1)(defaultdict).remote()
         ray.get(somebody.__ray_ready__.remote())
         assert num_nodes() == 1
-        both, always = tmp_path / "both", tmp_path
-        fixed = threads.submit(train, "fixed", 2, 2, both, tmp_path)
-        elastic = threads.submit(train, "elastic", 1, MOST, always, tmp_path)
-        while not (notes.exists() and len(sizes()) == 2):
-            assert not any(training.done() for training in (fixed, elastic)), (fixed, elastic)
-            time.sleep(0.5)
+        fixed = threads.submit(train, "fixed", 2, 2, "both", tmp_path)
+        elastic = threads.submit(train, "elastic", 1, MOST, "notes", tmp_path)
+        wait_until(lambda: len(told(tmp_path)) == 2, fixed, elastic)
         assert num_nodes() == 1 + MOST
-        both.touch()
+        (tmp_path / "both").touch()
         num_fixed, num_elastic = fixed.result(timeout=300), elastic.result(timeout=300)
-        until = time.monotonic() + 120
-        while num_nodes() > 1 and time.monotonic() < until:
-            time.sleep(1)
-        assert num_nodes() == 1, "the nodes stay"
+        wait_until(lambda: num_nodes() == 1)
 
-    assert sizes()["fixed"] == [(2, step) for step in range(1, num_fixed + 1)]
-    told = sizes()["elastic"]
-    by = [num_ranks for num_ranks, _ in told]
+    notes = told(tmp_path)
+    assert notes["fixed"] == [(2, step) for step in range(num_fixed + 1)]
+    by = [num_ranks for num_ranks, _ in notes["elastic"]]
     assert by == sorted(by), "it never shrinks"
     assert (by[0], by[-1]) == (1, MOST)
-    assert {step for _, step in told} == set(range(1, num_elastic + 1))
+    assert {step for _, step in notes["elastic"]} == set(range(num_elastic + 1))
+
+
+def test_of_two_trainings_that_see_the_same_free_cpu_one_grows_and_the_other_goes_on(
+    tmp_path: Path, monkeypatch
+):
+    register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    cluster, pause = Cluster(), tmp_path / "pause"
+    pause.touch()
+    cluster.add_node(num_cpus=2, include_dashboard=False)
+
+    def waits() -> str:
+        return "".join(path.read_text() for path in sorted(tmp_path.glob("* waits")))
+
+    try:
+        with (
+            open_session(SessionConfig(address=cluster.address), TrackingConfig(uri="")),
+            ThreadPoolExecutor(2) as threads,
+        ):
+            somebody = ray.remote(num_cpus=1)(defaultdict).remote()
+            ray.get(somebody.__ray_ready__.remote())
+            trainings: dict[str, Future[int]] = {}
+            for name in ("one", "other"):
+                trainings[name] = threads.submit(train, name, 1, 2, "end", tmp_path)
+                wait_until((tmp_path / f"{name} waits").exists, *trainings.values())
+                if name == "other":
+                    ray.kill(somebody)
+                wait_until(lambda name=name: name in told(tmp_path), *trainings.values())
+            time.sleep(ASK_S)  # neither asks for one more at the moment
+            waited = waits()
+            cluster.add_node(num_cpus=1)
+            pause.unlink()  # both save a state, and see the same CPU
+            both = trainings.values()
+            wait_until(lambda: 2 in {notes[-1][0] for notes in told(tmp_path).values()}, *both)
+            (stays,) = (name for name, notes in told(tmp_path).items() if notes[-1][0] == 1)
+            before = len(told(tmp_path)[stays])
+            wait_until(lambda: len(told(tmp_path)[stays]) >= before + 20, *both)
+            assert {n for n, _ in told(tmp_path)[stays]} == {1}
+            assert waits() == waited, "one gave up the workers that it had"
+            (tmp_path / "end").touch()
+            steps = {name: training.result(timeout=300) for name, training in trainings.items()}
+    finally:
+        cluster.shutdown()
+    for name, notes in told(tmp_path).items():
+        by = [num_ranks for num_ranks, _ in notes]
+        assert by == sorted(by), "it never shrinks"
+        assert {step for _, step in notes} == set(range(steps[name] + 1))
