@@ -74,6 +74,8 @@ def _starts(pictures: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """Name what is written for each picture; no two may meet."""
     starts: dict[Path, Path] = {}
     for path in pictures:
+        if path.resolve().parent == folder.resolve():
+            raise UsageMistake(f"{folder} holds the picture {path}: set --output to another folder")
         other = starts.setdefault(folder / path.stem, path)
         if other != path:
             raise UsageMistake(

@@ -115,6 +115,7 @@ def test_a_picture_that_cannot_be_read_is_told_and_the_others_are_done(
         (["room.png", "room.png"], 3, "room.png"),
         (["nyu.safetensors", "room.png", "./deep/room.jpg"], 2, "would both become"),
         (["nyu.safetensors", "room.png", "--output", "room.png/x"], 2, "set --output"),
+        (["nyu.safetensors", "room.png", "--output", "."], 2, "set --output to another folder"),
     ],
 )
 def test_mistakes_are_told_and_nothing_is_written(
