@@ -188,6 +188,17 @@ def test_ray_starts_workers_where_there_is_room_for_what_each_is_given(
         lambda self, scaling_policy: scaling_policy,
     )
 
+    asked: list[list[dict[str, float]]] = []
+
+    class HeldAtOnce:
+        def ask(self, bundles: list[dict[str, float]]) -> None:
+            asked.append(bundles)
+
+        def is_held(self, timeout_s: float) -> bool:
+            return True
+
+    monkeypatch.setattr(worker_count, "Asked", HeldAtOnce)
+
     def free(*workers: int) -> None:
         nodes = [{name: amount * n for name, amount in each.items()} for n in workers]
         monkeypatch.setattr(worker_count, "room_by_node", lambda: nodes)
@@ -202,6 +213,7 @@ def test_ray_starts_workers_where_there_is_room_for_what_each_is_given(
     free(1)
     assert isinstance(policy.make_decision_for_non_running_worker_group(), NoopDecision)
     assert said.texts[0].startswith("waiting for 2 to 4 workers of 2 CPU")
+    assert asked == [[each, each]]
     assert said.ended == [0, 1, 2, 3]
     free(3, 1)
     assert policy.make_decision_for_non_running_worker_group() == ResizeDecision(4, each)
@@ -210,6 +222,7 @@ def test_ray_starts_workers_where_there_is_room_for_what_each_is_given(
         now.time_s += 100
         status = SimpleNamespace(worker_statuses={0: SimpleNamespace(training_report=report)})
         assert policy.make_decision_for_running_worker_group(running, status) == decision
+    assert asked[-1] == [each, each], "what it grows by"
     free(1)
     assert isinstance(policy.make_decision_for_non_running_worker_group(), NoopDecision)
     now.time_s += 91
