@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 from cluster.errors import TrackingError
 from cluster.session import (
@@ -17,6 +18,7 @@ from cluster.session import (
     PROJECT_ROOT,
     Session,
     SessionConfig,
+    _start_here,
     cluster_address,
     open_session,
 )
@@ -39,6 +41,7 @@ def session(folder: Path) -> Iterator[Session]:
     with open_session(SessionConfig(num_cpus=1), tracking, folder / "files") as session:
         assert signal.getsignal(signal.SIGTERM) is before
         yield session
+    assert not ray.is_initialized()
 
 
 def outcome(session: Session, handle: object) -> object:
@@ -53,6 +56,7 @@ def outcome(session: Session, handle: object) -> object:
 
 
 def test_a_task_returns_its_value_or_its_own_error(session: Session):
+    assert ray.cluster_resources()["CPU"] == 1
     assert outcome(session, session.submit(lambda: 7)) == 7
     error = outcome(session, session.submit(lambda: int("no number")))
     assert isinstance(error, ValueError)
@@ -73,10 +77,18 @@ def test_tasks_import_a_copy_of_the_code_so_that_edits_do_not_reach_them(session
         assert not Path(path).is_relative_to(PROJECT_ROOT)
 
 
-def test_a_task_whose_process_dies_may_be_tried_again(session: Session):
-    error = outcome(session, session.submit(lambda: os.kill(os.getpid(), signal.SIGKILL)))
+def test_a_task_whose_process_dies_may_be_tried_again_and_ray_does_not_by_itself(
+    session: Session, folder: Path
+):
+    def die() -> None:
+        with (folder / "tries").open("a") as file:
+            file.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    error = outcome(session, session.submit(die))
     assert isinstance(error, Exception)
     assert is_transient(error), repr(error)
+    assert (folder / "tries").read_text() == "x"
 
 
 def test_a_task_that_is_cancelled_by_force_ends_soon(session: Session):
@@ -114,12 +126,36 @@ def test_a_stop_does_not_wait_long_for_mlflow_and_opens_no_run_any_more(session,
         with pytest.raises(TrackingError, match=r"no answer within 0.3 s"):
             session.monitor.finish_all("KILLED", timeout_s=0.3)
         database.execute("ROLLBACK")
-        with pytest.raises(TrackingError, match="no run late is begun while the driver stops"):
+        message = "no run late is begun while the driver stops"
+        with pytest.raises(TrackingError, match=message) as raised:
             session.monitor.ensure_run("late", "late")
+        assert type(raised.value) is TrackingError  # and not what Ray makes of it, with a traceback
         session.monitor.finish(run_id, "FAILED")  # as a trial does that was stopped
         names = dict(database.execute("SELECT name, status FROM runs"))
     assert names["stopped"] == "KILLED"
     assert "late" not in names
+
+
+def test_a_ray_that_starts_slowly_is_started_again_and_other_errors_come_out(monkeypatch):
+    slow = RuntimeError("The current node timed out during startup.")
+    failures: list[Exception] = [slow, slow]
+
+    def init(**arguments: object) -> None:
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    _start_here()
+    assert not failures
+    for errors, message in (
+        ([slow] * 4, "timed out during startup"),
+        ([slow, RuntimeError("no such option")], "no such option"),
+    ):
+        failures[:] = errors
+        with pytest.raises(RuntimeError, match=message):
+            _start_here()
+        assert failures == [slow]
 
 
 def test_sigterm_while_ray_starts_is_answered_by_this_process_after_ray(monkeypatch):

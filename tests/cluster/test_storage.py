@@ -65,6 +65,7 @@ def test_other_bytes_are_found_by_verify_and_fetch(
     with pytest.raises(ObjectCorrupt, match=what):
         store.fetch(ref, tmp_path / "downloads")
     assert not list((tmp_path / "downloads").glob("*"))
+    assert not store.has(ref)
 
 
 def test_a_put_if_absent_leaves_what_is_there(store: ObjectStore):

@@ -42,6 +42,28 @@ def test_a_restart_finds_its_runs_and_logs_no_step_twice(place: Path):
     assert [(m.step, m.value) for m in history] == [(0, 3.0), (1, 2.0), (2, 1.0)]
 
 
+def test_a_run_that_failed_runs_again_and_ends_with_all_others(place: Path):
+    first = tracker(place)
+    run = first.ensure_run("run-6", "run-6", None, {"attempt": "1"})
+    first.finish(run, "FAILED")
+    again = tracker(place)
+    assert again.ensure_run("run-6", "run-6", None, {"attempt": "2"}) == run
+    found = again._client.get_run(run)
+    assert (found.info.status, found.data.tags["attempt"]) == ("RUNNING", "2")
+    again.finish_all("KILLED")
+    assert again._client.get_run(run).info.status == "KILLED"
+
+
+def test_more_than_mlflow_takes_at_once_and_longer_than_it_takes_is_logged(place: Path):
+    mine = tracker(place)
+    run = mine.ensure_run("run-7", "run-7")
+    mine.log_params(run, {"long": "x" * 7000, **{f"p{i}": i for i in range(200)}})
+    mine.log_metrics(run, [(step, {"loss": 1.0}) for step in range(1001)])
+    params = mine._client.get_run(run).data.params
+    assert (len(params), params["p199"], params["long"]) == (201, "199", "x" * 6000)
+    assert [m.step for m in mine._client.get_metric_history(run, "loss")] == list(range(1001))
+
+
 def test_a_figure_that_is_not_finite_is_left_out(place: Path):
     mine = tracker(place)
     run = mine.ensure_run("run-2", "run-2")
@@ -52,10 +74,10 @@ def test_a_figure_that_is_not_finite_is_left_out(place: Path):
 def test_a_summary_shows_the_latest_figures(place: Path):
     mine = tracker(place)
     run = mine.ensure_run("run-5", "run-5")
-    mine.log_summary(run, {"nyu/per_image_delta1": 0.5})
+    mine.log_summary(run, {"nyu/per_image_delta1": 0.5, "nyu/silog": float("inf")})
     time.sleep(0.01)
     tracker(place).log_summary(run, {"nyu/per_image_delta1": 0.7})
-    assert mine._client.get_run(run).data.metrics["nyu/per_image_delta1"] == 0.7
+    assert mine._client.get_run(run).data.metrics == {"nyu/per_image_delta1": 0.7}
 
 
 def test_data_sets_files_and_the_end_of_a_run_are_logged(place: Path):

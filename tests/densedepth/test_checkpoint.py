@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -55,6 +56,15 @@ def test_a_loaded_network_is_the_saved_one(model, path):
 def test_without_extra_facts_there_are_none(model, tmp_path):
     save_network(model, NYU, tmp_path / "n.safetensors")
     assert load_network(tmp_path / "n.safetensors")[1:] == (NYU, {})
+
+
+def test_a_write_that_fails_leaves_the_file_that_was_there_and_nothing_else(model, path):
+    before = path.read_bytes()
+    (path.parent / f"{path.name}.{os.getpid()}.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        save_network(model, NYU, path)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_depth_range_survives_to_the_last_bit(model, tmp_path):

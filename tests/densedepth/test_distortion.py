@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from densedepth.augment import sample_seed
+from densedepth.augment import draw_decisions, draw_uniform, sample_seed
 from densedepth.distortion import Distortion
 
 SEEDS = torch.tensor([sample_seed(0, 0, index) for index in range(64)])
@@ -96,3 +96,28 @@ def test_a_sample_is_distorted_alike_in_any_batch(chosen):
     part = distortion.apply(*(tensor[chosen] for tensor in scene()), SEEDS[chosen])
     for got, want in zip(part, whole, strict=True):
         torch.testing.assert_close(got, want[chosen])
+
+
+def test_colours_are_the_formula_by_hand():
+    """Gamma, brightness and tint, then contrast about the mean; nothing leaves [0, 1]."""
+    images, depth_m, valid = scene(8)
+    found, _, _ = Distortion(colour_jitter=0.5).apply(images, depth_m, valid, SEEDS[:8])
+    draws = [(2 * draw_uniform(SEEDS[:8], 16 + i).double() - 1).tolist() for i in range(6)]
+    for n, (gamma, brightness, contrast, *tint) in enumerate(zip(*draws, strict=True)):
+        expected = images[n].double().clamp(min=1e-3) ** math.exp(0.5 * gamma)
+        for channel in range(3):
+            expected[channel] *= math.exp(0.5 * brightness) * math.exp(0.25 * tint[channel])
+        mean = expected.mean()
+        expected = mean + (expected - mean) * math.exp(0.5 * contrast)
+        torch.testing.assert_close(found[n].double(), expected.clamp(0, 1), atol=1e-5, rtol=1e-4)
+    assert found.min() == 0
+    assert found.max() == 1
+
+
+def test_how_far_a_picture_is_distorted_has_nothing_to_do_with_its_mirroring():
+    is_flipped, _ = draw_decisions(SEEDS)
+    images, depth_m, valid = scene()
+    depth_m = torch.full_like(depth_m, 3.0)
+    zoom = 3 / Distortion(zoom_max=2.0).apply(images, depth_m, valid, SEEDS)[1].amax((1, 2, 3))
+    for side in (False, True):
+        assert 8 < (zoom[is_flipped == side] > 1.5).sum() < 24

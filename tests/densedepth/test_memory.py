@@ -12,7 +12,7 @@ from torch import nn
 
 from densedepth.data.batch import Batch
 from densedepth.errors import OutOfMemoryError
-from densedepth.memory import is_out_of_memory
+from densedepth.memory import is_out_of_memory, out_of_memory
 from tests.densedepth.small_training import batch, make_learner
 
 
@@ -61,6 +61,7 @@ def test_out_of_memory_in_the_middle_of_ddps_gradient_is_told_too(monkeypatch, t
     [
         "DefaultCPUAllocator: can't allocate memory",
         "cuDNN: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "CUDA error: out of memory",  # of a graph that is made
         "ncclUnhandledCudaError: Cuda failure 2 'out of memory'",
     ],
@@ -115,6 +116,31 @@ def test_what_would_fit_is_tried_without_the_graphs_memory(monkeypatch):
         learner.train_step(batch(1, 8))
     assert full == [0]
     assert math.isfinite(float(learner.train_step(batch(1, 4)).figures[0]))
+
+
+def test_the_size_told_is_the_micro_batchs_and_height_by_width():
+    learner = make_learner(micro_batch_size=4)
+
+    def forward(image: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    learner.network.forward = forward
+    wide = batch(1, 8)
+    wide = dataclasses.replace(wide, image=wide.image.repeat(1, 1, 1, 2))
+    with pytest.raises(OutOfMemoryError, match=r"4 images of 64x128 at a time .* not even one"):
+        learner.train_step(wide)
+
+
+def test_another_error_while_sizes_are_tried_comes_out_itself():
+    tried = []
+
+    def fails(count: int) -> None:
+        tried.append(count)
+        raise RuntimeError("an illegal memory access")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        out_of_memory(fails, 8, (64, 64), torch.device("cpu"))
+    assert tried == [4]
 
 
 @pytest.mark.gpu

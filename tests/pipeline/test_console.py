@@ -6,7 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
-from cluster.monitor import Monitor, MonitorHandle, Progress
+from cluster.monitor import Beat, Monitor, MonitorHandle, Progress
 from cluster.tracking import TrackingConfig
 from pipeline import console as module
 from pipeline.console import RunDisplay, duration_text, progress_text
@@ -120,6 +120,21 @@ def test_another_unit_starts_another_clock(monkeypatch):
     now[0] = 62.0
     mine.progress("shard.nyu", 10, 100, "frames", "")
     assert mine.snapshot()["shard.nyu"].eta_s() == pytest.approx(18.0)
+
+
+def test_words_move_the_clock_and_a_ranks_silence_is_counted(monkeypatch):
+    from cluster import monitor
+
+    now = [0.0]
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: now[0])
+    mine = Monitor(TrackingConfig())
+    mine.progress("ablate.nyu", 0, 4, "trials", "")
+    mine.progress("ablate.nyu", 1, 4, "trials", "")
+    mine.beat("key", 3, Beat(node="n", pid=1, doing="step", step=5, seconds=2.0))
+    now[0] = 60.0
+    mine.say("ablate.nyu", "baseline: 3/8 steps")
+    assert mine.snapshot()["ablate.nyu"].eta_s() == pytest.approx(180.0)
+    assert mine.beats("key")[3].silent_s == 60.0
 
 
 def test_a_resumed_training_promises_time_by_what_it_did_itself(monkeypatch):

@@ -171,6 +171,8 @@ def test_what_is_saved_is_the_state_at_the_time_though_training_goes_on(
     monkeypatch.setattr(Saver, "_upload", upload)
     saver, learner = make_saver(tmp_path)
     history = {"skipped": [{"step": 1}]}
+    with torch.no_grad():
+        learner.ema.conv3.bias.add_(1)  # another than the network's
     before = learner.ema.conv3.bias.clone()
     saver.save(learner, history, {"step": 3})
     with torch.no_grad():
