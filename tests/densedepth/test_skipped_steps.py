@@ -73,3 +73,18 @@ def test_an_estimate_that_overflows_spoils_no_statistics():
     assert result.figures[-1] == 1
     after = [b for n, b in learner.network.named_buffers() if "running" in n]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_gradient_that_overflows_names_the_whole_batch_and_spoils_no_record():
+    learner, calls = make_learner(), []
+
+    def overflow(gradient: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return gradient * math.inf if len(calls) == 2 else gradient
+
+    learner.network.conv3.weight.register_hook(overflow)
+    told = train(learner, 1)
+    (skipped,) = told["skipped"]
+    assert (skipped.step, skipped.keys) == (1, ("s1-0", "s1-1"))
+    assert math.isfinite(skipped.loss)
+    assert math.isfinite(told["steps"][0].metrics["gradient_norm"])
