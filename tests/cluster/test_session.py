@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+import socket
 import sqlite3
 import sys
 import time
@@ -19,6 +20,7 @@ from cluster.session import (
     Session,
     SessionConfig,
     _start_here,
+    check_address,
     cluster_address,
     open_session,
 )
@@ -189,6 +191,13 @@ def test_sigterm_while_ray_starts_is_answered_by_this_process_after_ray(monkeypa
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_an_address_at_which_something_listens_a_moment_later_is_found(monkeypatch):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        monkeypatch.setattr("cluster.session.time.sleep", lambda seconds: server.listen())
+        check_address(f"127.0.0.1:{server.getsockname()[1]}")
 
 
 def test_where_ray_is_follows_from_settings_and_environment(monkeypatch):
