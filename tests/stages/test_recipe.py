@@ -67,6 +67,7 @@ def test_files_of_weights_are_known_by_their_place_and_their_content(tmp_path, m
     )
     before = sources(config)
     assert set(before) == {str(tmp_path / name) for name in names}
+    assert config.studies["deep"].set["network.weights"] == str(tmp_path / "deep.pth")
     for name in names:
         os.utime(tmp_path / name, ns=(1, 1))  # other bytes, as many
     assert all(before[path] != mark for path, mark in sources(config).items())

@@ -190,14 +190,16 @@ def test_ray_starts_workers_where_there_is_room_for_what_each_is_given(
 
     asked: list[list[dict[str, float]]] = []
 
-    class HeldAtOnce:
+    class Held:
+        is_there = True
+
         def ask(self, bundles: list[dict[str, float]]) -> None:
             asked.append(bundles)
 
         def is_held(self, timeout_s: float) -> bool:
-            return True
+            return self.is_there
 
-    monkeypatch.setattr(worker_count, "Asked", HeldAtOnce)
+    monkeypatch.setattr(worker_count, "Asked", Held)
 
     def free(*workers: int) -> None:
         nodes = [{name: amount * n for name, amount in each.items()} for n in workers]
@@ -218,8 +220,12 @@ def test_ray_starts_workers_where_there_is_room_for_what_each_is_given(
     free(3, 1)
     assert policy.make_decision_for_non_running_worker_group() == ResizeDecision(4, each)
     running = SimpleNamespace(num_workers=2)
-    for report, decision in ((None, NoopDecision()), ("saved", ResizeDecision(4, each))):
-        now.time_s += 100
+    for report, is_there, decision in (
+        (None, True, NoopDecision()),
+        ("saved", False, NoopDecision()),
+        ("saved", True, ResizeDecision(4, each)),
+    ):
+        now.time_s, Held.is_there = now.time_s + 100, is_there
         status = SimpleNamespace(worker_statuses={0: SimpleNamespace(training_report=report)})
         assert policy.make_decision_for_running_worker_group(running, status) == decision
     assert asked[-1] == [each, each], "what it grows by"
