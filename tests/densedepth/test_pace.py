@@ -7,10 +7,13 @@ from densedepth.pace import STEPS_AHEAD, Pace
 from tests.densedepth.small_training import make_learner, train
 
 
-def test_on_the_cpu_nothing_is_waited_for():
+def test_on_the_cpu_nothing_is_waited_for(monkeypatch):
+    made = []
+    monkeypatch.setattr(torch.cuda, "Event", lambda blocking: made.append(blocking))
     pace = Pace(torch.device("cpu"))
-    for _ in range(5):
+    for _ in range(STEPS_AHEAD + 2):
         pace.step_queued()
+    assert made == []
 
 
 def test_each_step_is_waited_for_when_two_more_are_queued(monkeypatch):
