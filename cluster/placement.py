@@ -13,6 +13,12 @@ def _groups() -> list[Any]:
     return [group for group in groups if group.state != PlacementGroupTableData.REMOVED]
 
 
+def _has_actor(group: Any) -> bool:
+    import ray
+
+    return bool(group.creator_actor_id) and not ray.ActorID(group.creator_actor_id).is_nil()
+
+
 def release_orphans() -> int:
     """Remove the placement groups whose maker, a training's controller, has died.
 
@@ -29,10 +35,8 @@ def release_orphans() -> int:
     orphans = [
         group
         for group in _groups()
-        if group.creator_actor_dead
         # Of a task's group, a trial's for one, Ray says the same: it has no actor at all.
-        and group.creator_actor_id
-        and not ray.ActorID(group.creator_actor_id).is_nil()
+        if group.creator_actor_dead and _has_actor(group)
     ]
     for group in orphans:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
@@ -49,21 +53,61 @@ class Asked:
 
     def __init__(self) -> None:
         self._bundles: list[dict[str, float]] = []
+        self._name = ""
         self._group: Any = None
 
-    def ask(self, bundles: list[dict[str, float]]) -> None:
-        """Ask for these together, instead of what was asked for before; none = for nothing."""
+    def ask(self, bundles: list[dict[str, float]], name: str = "") -> bool:
+        """Ask for these together, instead of what was asked for before; none = for nothing.
+
+        Args:
+            bundles: what each of them needs.
+            name: of all actors in Ray's namespace one at a time may use it, until it asks anew.
+
+        Returns:
+            False where another uses the name: nothing is asked for then.
+        """
+        from ray.exceptions import RaySystemError
         from ray.util import placement_group, remove_placement_group
 
-        if bundles == self._bundles:
-            return
+        if (bundles, name) == (self._bundles, self._name):
+            return True
         if self._group is not None:
             remove_placement_group(self._group)
-        self._bundles, self._group = bundles, placement_group(bundles) if bundles else None
+        self._bundles, self._name, self._group = [], "", None
+        if bundles:
+            try:
+                self._group = placement_group(bundles, name=name)
+            except RaySystemError as error:
+                if "already exists" not in str(error):
+                    raise
+                return False
+        self._bundles, self._name = bundles, name
+        return True
 
     def is_held(self, timeout_s: float) -> bool:
         """Say whether there is room for what is asked for, which nobody else can take then."""
         return bool(self._group is not None and self._group.wait(timeout_s))
+
+
+def _others_groups() -> list[Any]:
+    """Return the placement groups of other actors that live."""
+    import ray
+
+    me = ray.get_runtime_context().get_actor_id()
+    others = [group for group in _groups() if group.creator_actor_id.hex() != me]
+    return [group for group in others if _has_actor(group) and not group.creator_actor_dead]
+
+
+def does_another_use(name: str) -> bool:
+    """Say whether another actor asks under this name, or holds what it asked for."""
+    return any(group.name == name for group in _others_groups())
+
+
+def does_another_wait() -> bool:
+    """Say whether another actor waits for room, and would take what becomes free."""
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+
+    return any(group.state != PlacementGroupTableData.CREATED for group in _others_groups())
 
 
 def room_by_node() -> list[dict[str, float]]:

@@ -24,6 +24,8 @@ from cluster.tracking_process import Address, tracking_process
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
+NAMESPACE = "depth"
+"""Of all runs on a cluster: what one names (``placement.Asked``) no other can name meanwhile."""
 PACKAGES = ("pipeline", "stages", "cluster", "densedepth")
 """The code that workers are given a copy of."""
 
@@ -204,19 +206,15 @@ def _connect(config: SessionConfig, address: str | None) -> None:
     import ray
 
     variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
+    said: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     if is_job():
-        ray.init(runtime_env={"env_vars": variables}, log_to_driver=False, logging_level="warning")
+        ray.init(namespace=NAMESPACE, runtime_env={"env_vars": variables}, **said)
         return
     with tempfile.TemporaryDirectory() as folder:  # Ray packs it and keeps the package
         _copy_code(Path(folder))
         environment: dict[str, Any] = {"working_dir": folder, "env_vars": variables}
         if address:
-            ray.init(
-                address=address,
-                runtime_env=environment,
-                log_to_driver=False,
-                logging_level="warning",
-            )
+            ray.init(address=address, namespace=NAMESPACE, runtime_env=environment, **said)
             return
         paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         variables["PYTHONPATH"] = os.pathsep.join(paths)  # behind the copy

@@ -174,6 +174,7 @@ def _fit(trainer: Any, store_url: str) -> Any:
             _of_store(cause, store_url) if isinstance(cause, (*NAMED, OSError)) else error
         ) from None
     except ray.exceptions.ActorDiedError as error:
+        release_orphans()  # what the controller asked for, and others could have
         # A controller begins by reading what an earlier one kept; Ray tells why it could not as
         # text only, whose last line is the error.
         reason = str(error).strip().rpartition("\n")[2]

@@ -11,18 +11,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.errors import NoRoom
-from cluster.placement import Asked, room_by_node
+from cluster.placement import (
+    Asked,
+    does_another_use,
+    does_another_wait,
+    release_orphans,
+    room_by_node,
+)
 
 POLL_S = 0.5
 SAY_EVERY_S = 5.0
 SETTLE_S = 10.0
 """Seconds for which room for too few workers stays the same, before a training makes do with it:
 the CPUs of workers that have just ended come back one after another, as new nodes come."""
+SETTLE_TIMES = 3
+"""Times as long a training waits for more where room changes all the time, but is enough."""
 ASK_S = 15.0
 """Seconds for which a training that runs asks for one more worker: an autoscaler looks every five.
 Without end, it would take what another frees for a moment, to start anew with more."""
 HOLD_S = 2.0
 """Seconds in which Ray holds what is free for a training that grows; else another was faster."""
+GROWS = "depth-training-grows"
+"""The name under which a training asks that grows: one at a time, and others keep off meanwhile, as
+they would take what its old workers leave before its new ones are placed."""
+HEED_S = 6.0
+"""Seconds for which one that grows lets others withdraw what they wait for: Ray lets them look
+every two."""
 PLACE_S = "20"
 """Seconds in which Ray places workers that there is room for; else what is known was stale."""
 
@@ -49,6 +63,7 @@ class WorkerCount:
     _waits_since_s: float | None = field(default=None, init=False)
     _room: int = field(default=-1, init=False)
     _room_since_s: float = field(default=0.0, init=False)
+    _enough_since_s: float = field(default=0.0, init=False)
     _looked_s: float = field(default=0.0, init=False)
 
     def fitting(self, nodes: Sequence[Mapping[str, float]]) -> int:
@@ -69,6 +84,8 @@ class WorkerCount:
         room = self.fitting(nodes)
         if self._waits_since_s is None:
             self._waits_since_s = now_s
+        if room >= self.least > self._room:
+            self._enough_since_s = now_s
         if room != self._room:
             self._room, self._room_since_s = room, now_s
         waited_s = now_s - self._waits_since_s
@@ -77,7 +94,9 @@ class WorkerCount:
             if waited_s > self.max_wait_s:
                 raise NoRoom(self.where, f"waited {waited_s / 60:.1f} min {self.wish(nodes)}")
             settle_s = min(settle_s, self.max_wait_s / 2)
-        if room >= self.most or (room >= self.least and now_s - self._room_since_s >= settle_s):
+        is_settled = now_s - self._room_since_s >= settle_s
+        is_enough_for_long = now_s - self._enough_since_s >= SETTLE_TIMES * settle_s
+        if room >= self.most or (room >= self.least and (is_settled or is_enough_for_long)):
             return min(room, self.most)
         return 0
 
@@ -175,13 +194,23 @@ def counted_trainer(count: WorkerCount, say: Callable[[str], None], **settings: 
             self._ask(0)
             super().before_controller_abort()
 
+        def _keeps_room(self) -> bool:
+            """Say whether nobody takes what this one's workers leave."""
+            until_s = time.monotonic() + HEED_S
+            while does_another_wait():
+                if time.monotonic() > until_s:
+                    return False
+                time.sleep(POLL_S)
+            return True
+
         def make_decision_for_non_running_worker_group(self) -> Any:
             self._maybe_send_resource_request()
-            nodes, now_s = room_by_node(), time.monotonic()
+            is_another_growing = does_another_use(GROWS)
+            nodes, now_s = [] if is_another_growing else room_by_node(), time.monotonic()
             num_workers = count.start(nodes, now_s)
             if num_workers:
                 return ResizeDecision(num_workers, dict(count.each))
-            self._ask(count.wanted(0, now_s))
+            self._ask(0 if is_another_growing else count.wanted(0, now_s))
             if now_s - self.said_s > SAY_EVERY_S:
                 say(f"waiting {count.wish(nodes)}")
                 self.said_s = now_s
@@ -193,12 +222,16 @@ def counted_trainer(count: WorkerCount, say: Callable[[str], None], **settings: 
         ) -> Any:
             self._maybe_send_resource_request()
             running = worker_group_state.num_workers
+            if running < count.most and does_another_use(GROWS):
+                self._ask(0)
+                return NoopDecision()
             is_saved = worker_group_status.worker_statuses[0].training_report is not None
             now_s = time.monotonic()
             num_workers = count.grow(running, is_saved, room_by_node, now_s)
             if num_workers > running:
-                self._ask(num_workers - running)
-                if self.asked.is_held(HOLD_S):  # two that saw the same would both give up theirs
+                release_orphans()  # of one that died while it grew
+                is_mine = self.asked.ask([dict(count.each)] * (num_workers - running), GROWS)
+                if is_mine and self.asked.is_held(HOLD_S) and self._keeps_room():
                     return ResizeDecision(num_workers, dict(count.each))
             self._ask(count.wanted(running, now_s))
             return NoopDecision()

@@ -7,7 +7,13 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table
 
-from cluster.placement import Asked, release_orphans, room_by_node
+from cluster.placement import (
+    Asked,
+    does_another_use,
+    does_another_wait,
+    release_orphans,
+    room_by_node,
+)
 
 pytestmark = pytest.mark.cluster
 
@@ -103,3 +109,49 @@ def test_what_is_asked_for_is_held_where_there_is_room_until_it_is_withdrawn(sma
     first.ask([])
     assert second.is_held(30.0)
     second.ask([])
+
+
+class Asking:
+    """Asks, as a training's policy does."""
+
+    def __init__(self) -> None:
+        self.asked = Asked()
+
+    def ask(self, cpus: list[float], name: str = "") -> bool:
+        return self.asked.ask([{"CPU": amount} for amount in cpus], name)
+
+    def is_held(self) -> bool:
+        return self.asked.is_held(30.0)
+
+    def sees(self) -> tuple[bool, bool]:
+        """Whether another uses the name, whether another waits."""
+        return does_another_use("grows"), does_another_wait()
+
+
+def test_of_all_actors_one_at_a_time_asks_under_a_name_and_the_others_see_it(small_ray):
+    first, second = (ray.remote(num_cpus=0)(Asking).remote() for _ in range(2))
+
+    def tell(actor, method: str, *arguments: object) -> object:
+        return ray.get(getattr(actor, method).remote(*arguments))
+
+    assert tell(first, "sees") == tell(second, "sees") == (False, False)
+    assert tell(first, "ask", [1.0], "grows")
+    assert tell(first, "is_held")
+    assert not tell(second, "ask", [1.0], "grows")
+    assert (tell(first, "sees"), tell(second, "sees")) == ((False, False), (True, False))
+    assert tell(second, "ask", [99.0]), "without a name all may"
+    assert (tell(first, "sees"), tell(second, "sees")) == ((False, True), (True, False))
+    assert not tell(second, "ask", [2.0], "grows"), "what it asked for before is withdrawn"
+    assert tell(first, "sees") == (False, False)
+    assert tell(first, "ask", [1.0]), "it keeps what it asks for, but not the name"
+    assert tell(second, "ask", [1.0], "grows")
+    assert tell(first, "sees")[0]
+    ray.kill(second)
+    for _ in range(100):  # one that has died uses nothing, and waits for nothing
+        if tell(first, "sees") == (False, False):
+            break
+        time.sleep(0.1)
+    assert not tell(first, "ask", [1.0], "grows"), "Ray keeps the name until it is given back"
+    release_orphans()
+    assert tell(first, "ask", [1.0], "grows")
+    ray.kill(first)

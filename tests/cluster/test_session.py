@@ -15,10 +15,12 @@ import ray
 
 from cluster.errors import TrackingError
 from cluster.session import (
+    NAMESPACE,
     PACKAGES,
     PROJECT_ROOT,
     Session,
     SessionConfig,
+    _connect,
     _start_here,
     check_address,
     cluster_address,
@@ -198,6 +200,19 @@ def test_an_address_at_which_something_listens_a_moment_later_is_found(monkeypat
         server.bind(("127.0.0.1", 0))
         monkeypatch.setattr("cluster.session.time.sleep", lambda seconds: server.listen())
         check_address(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+@pytest.mark.parametrize("job", ["", "{}"])
+def test_runs_on_a_cluster_share_a_namespace_where_a_name_is_one_actors_at_a_time(monkeypatch, job):
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr("ray.init", lambda **arguments: told.append(arguments))
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    if job:  # as `ray job submit` does
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", job)
+    _connect(SessionConfig(), None if job else "head:6379")
+    assert [(arguments.get("address"), arguments["namespace"]) for arguments in told] == [
+        (None if job else "head:6379", NAMESPACE)
+    ]
 
 
 def test_where_ray_is_follows_from_settings_and_environment(monkeypatch):

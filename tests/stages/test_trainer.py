@@ -98,8 +98,8 @@ class Recovering:
 
 @pytest.fixture
 def now(monkeypatch):
-    """A clock that is set by hand, and what was slept by it."""
-    clock = SimpleNamespace(time_s=1000.0, slept=[])
+    """A clock that is set by hand, what was slept by it, and when Ray's groups were given back."""
+    clock = SimpleNamespace(time_s=1000.0, slept=[], given_back=[])
 
     def sleep(seconds: float) -> None:
         clock.slept.append(seconds)
@@ -107,6 +107,9 @@ def now(monkeypatch):
 
     monkeypatch.setattr("stages.trainer.time.sleep", sleep)
     monkeypatch.setattr("stages.trainer.time.monotonic", lambda: clock.time_s)
+    monkeypatch.setattr(
+        "stages.trainer.release_orphans", lambda: clock.given_back.append(clock.time_s)
+    )
     return clock
 
 
@@ -167,6 +170,7 @@ def test_a_controller_that_died_of_something_else_is_told_as_ray_tells_it(now, e
     with pytest.raises(ActorDiedError):
         run_trainer(lambda: Recovering([error]), STORE)
     assert now.slept == []
+    assert now.given_back == [1000.0], "others can have what it held and asked for"
 
 
 @pytest.mark.parametrize(

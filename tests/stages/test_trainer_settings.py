@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,21 +15,16 @@ from ray.train.v2._internal.execution.failure_handling import (
     FailureDecision,
     create_failure_policy,
 )
-from ray.train.v2._internal.execution.scaling_policy import (
-    NoopDecision,
-    ResizeDecision,
-    ScalingPolicy,
-)
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster.errors import NoRoom, StorageError, StoreUnavailable
 from cluster.local_store import LocalStore
 from densedepth.errors import NonFiniteError
-from stages import trainer, worker_count
+from stages import trainer
 from stages.recipe import Recipe
 from stages.scaling import ScalingSettings, use_gpu
 from stages.train import TrainConfig
 from stages.trainer import TrainJob, make_trainer
+from tests.stages.ray_policy import Cluster, decide
 from tests.stages.report_artifacts import make_shards
 
 
@@ -178,33 +172,7 @@ def test_a_training_after_a_drivers_death_finds_its_folder_and_no_other_one_does
 def test_ray_starts_workers_where_there_is_room_for_what_each_is_given(
     said, machines, monkeypatch, gpus, each
 ):
-    now = SimpleNamespace(time_s=1000.0)
-    monkeypatch.setattr("stages.worker_count.time.monotonic", lambda: now.time_s)
-    monkeypatch.setattr("stages.worker_count.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(ScalingPolicy, "_maybe_send_resource_request", lambda self: None)
-    monkeypatch.setattr(
-        DataParallelTrainer,
-        "_initialize_and_run_controller",
-        lambda self, scaling_policy: scaling_policy,
-    )
-
-    asked: list[list[dict[str, float]]] = []
-
-    class Held:
-        is_there = True
-
-        def ask(self, bundles: list[dict[str, float]]) -> None:
-            asked.append(bundles)
-
-        def is_held(self, timeout_s: float) -> bool:
-            return self.is_there
-
-    monkeypatch.setattr(worker_count, "Asked", Held)
-
-    def free(*workers: int) -> None:
-        nodes = [{name: amount * n for name, amount in each.items()} for n in workers]
-        monkeypatch.setattr(worker_count, "room_by_node", lambda: nodes)
-
+    cluster = Cluster(monkeypatch, each)
     machines(8, gpus)
     job = make_job(num_workers=4, min_workers=2, cpus_per_worker=2.0, max_wait_min=1.5)
     made = make_trainer(print, job, said)
@@ -212,30 +180,21 @@ def test_ray_starts_workers_where_there_is_room_for_what_each_is_given(
     assert made.scaling_config.use_gpu == bool(gpus)
     assert made.scaling_config.resources_per_worker == each
     policy = made._initialize_and_run_controller(scaling_policy=None)
-    free(1)
-    assert isinstance(policy.make_decision_for_non_running_worker_group(), NoopDecision)
+    cluster.free = 1
+    assert decide(policy) == 0
     assert said.texts[0].startswith("waiting for 2 to 4 workers of 2 CPU")
-    assert asked == [[each, each]]
+    assert cluster.asked == (2, "")
     assert said.ended == [0, 1, 2, 3]
-    free(3, 1)
-    assert policy.make_decision_for_non_running_worker_group() == ResizeDecision(4, each)
-    running = SimpleNamespace(num_workers=2)
-    for report, is_there, decision in (
-        (None, True, NoopDecision()),
-        ("saved", False, NoopDecision()),
-        ("saved", True, ResizeDecision(4, each)),
-    ):
-        now.time_s, Held.is_there = now.time_s + 100, is_there
-        status = SimpleNamespace(worker_statuses={0: SimpleNamespace(training_report=report)})
-        assert policy.make_decision_for_running_worker_group(running, status) == decision
-    assert asked[-1] == [each, each], "what it grows by"
-    free(1)
-    assert isinstance(policy.make_decision_for_non_running_worker_group(), NoopDecision)
-    now.time_s += 89
-    assert isinstance(policy.make_decision_for_non_running_worker_group(), NoopDecision)
-    now.time_s += 2
+    cluster.free = 4
+    assert decide(policy) == 4
+    cluster.free = 1
+    assert decide(policy, num_running=2) == 0
+    assert decide(policy) == 0
+    cluster.now_s += 89
+    assert decide(policy) == 0
+    cluster.now_s += 2
     with pytest.raises(NoRoom, match=r"train\.rooms: waited 1\.5 min"):
-        policy.make_decision_for_non_running_worker_group()
+        decide(policy)
 
 
 def test_workers_that_can_never_start_are_refused_on_one_machine_and_waited_for_on_a_cluster(

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cluster.errors import NoRoom
-from stages.worker_count import ASK_S, SETTLE_S, WorkerCount
+from stages.worker_count import ASK_S, SETTLE_S, SETTLE_TIMES, WorkerCount
 
 CPU = {"CPU": 1.0}
 
@@ -46,6 +46,19 @@ def test_a_training_makes_do_with_fewer_when_no_more_have_come_for_a_while():
     assert waiting.start(nodes(2), now_s=100.0 + SETTLE_S - 1) == 0
     assert waiting.start(nodes(2, 1), now_s=100.0 + SETTLE_S) == 0, "another has come"
     assert waiting.start(nodes(2, 1), now_s=100.0 + 2 * SETTLE_S) == 3
+
+
+def test_room_that_is_enough_and_changes_without_end_is_taken_in_the_end():
+    waiting, enough_s = count(max_wait_s=600.0), 100.0
+    assert waiting.start(nodes(1), now_s=0.0) == 0
+    seconds = [enough_s + s for s in range(0, int(SETTLE_TIMES * SETTLE_S), 5)]
+    rooms = [2 + i % 2 for i in range(len(seconds))]
+    started = [waiting.start(nodes(*[1] * room), s) for room, s in zip(rooms, seconds, strict=True)]
+    assert started == [0] * len(rooms)
+    assert waiting.start(nodes(1), seconds[-1] + 1) == 0, "too few: it begins anew"
+    assert waiting.start(nodes(2), seconds[-1] + 2) == 0
+    assert waiting.start(nodes(3), seconds[-1] + 2 + SETTLE_TIMES * SETTLE_S - 1) == 0
+    assert waiting.start(nodes(2), seconds[-1] + 2 + SETTLE_TIMES * SETTLE_S) == 2
 
 
 def test_a_training_of_a_fixed_size_waits_for_all_of_its_workers():
