@@ -31,6 +31,7 @@ from densedepth.sample import Split
 from densedepth.schedule import Schedule
 from densedepth.train_settings import TrainSettings
 from densedepth.training import EpochResult, Listeners, fit
+from densedepth.validation import ValidationSplit
 from densedepth.weights import load_encoder_weights
 
 RANGE = DepthRange(0.1, 10.0)
@@ -81,7 +82,11 @@ def train(
         train=lambda epoch, first: BatchLoader(
             TrainBatches(train_shards, seed, epoch, 0, 1, BATCH, size, first)
         ),
-        validation=lambda: BatchLoader(ValidationBatches(val, 0, 1, BATCH, size)),
+        validation=ValidationSplit(
+            val.num_used,
+            BATCH,
+            lambda first: BatchLoader(ValidationBatches(val, 0, 1, BATCH, size, first)),
+        ),
         listeners=Listeners(on_step=lambda record: None, on_epoch=results.append),
     )
     return results[-1].metrics

@@ -50,6 +50,8 @@ class EpochProgress:
         num_losses: how many they are.
         seconds: time spent on it, before a restart too.
         window: figures of the steps since the last record.
+        validated: samples of the validation split that all ranks together have done.
+        found: what they found, as ``validation`` keeps it.
     """
 
     next_sample: int = 0
@@ -57,6 +59,8 @@ class EpochProgress:
     num_losses: int = 0
     seconds: float = 0.0
     window: list[list[float]] = field(default_factory=list)
+    validated: int = 0
+    found: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from densedepth.gpu import gpu_figures
 from densedepth.learner import FIGURES, EpochProgress, Learner, StepResult
 from densedepth.on_its_way import OnItsWay
 from densedepth.pace import Pace
-from densedepth.validation import validate
+from densedepth.validation import NO_VALIDATION, Validation, ValidationSplit
 
 LOG_EVERY_STEPS = 10
 """Steps whose figures are fetched from the device together."""
@@ -74,14 +74,17 @@ class Listeners:
         on_epoch: after each epoch.
         on_skip: for each skipped step, some steps later.
         on_save: when ``is_save_due``; the learner's state may be saved.
-        is_save_due: asked after each step; all ranks must answer alike.
+        is_save_due: asked after each step with its number, and between a validation's rounds with
+            None; all ranks must answer alike.
+        on_validated: between a validation's rounds: samples done, samples in all.
     """
 
     on_step: Callable[[StepRecord], None]
     on_epoch: Callable[[EpochResult], None]
     on_skip: Callable[[SkippedStep], None] = lambda skipped: None
     on_save: Callable[[], None] = lambda: None
-    is_save_due: Callable[[int], bool] = lambda step: False
+    is_save_due: Callable[[int | None], bool] = lambda step: False
+    on_validated: Callable[[int, int], None] = lambda num_done, num_samples: None
 
 
 def fit(
@@ -89,7 +92,7 @@ def fit(
     *,
     epochs: int,
     train: Callable[[int, int], Iterable[Batch | PackedBatch]],
-    validation: Callable[[], Iterable[Batch | PackedBatch]],
+    validation: ValidationSplit = NO_VALIDATION,
     listeners: Listeners,
     profiler: Any = None,
 ) -> None:
@@ -99,7 +102,7 @@ def fit(
         learner: what is trained; its ``epoch`` and ``progress`` say where to begin.
         epochs: passes in all.
         train: (epoch, next sample) -> this rank's batches from there.
-        validation: this rank's share of the validation split.
+        validation: the validation split, this rank's part of it.
         listeners: what is told.
         profiler: from ``profiling.step_profiler``, begun; told of each step, ended at the end.
 
@@ -128,7 +131,7 @@ def fit(
         run.send()
         run.receive()
         run.tell()
-        metrics = validate(learner, validation())
+        metrics = run.validate(validation)
         run.note_time()
         done, learner.progress, learner.epoch = learner.progress, EpochProgress(), epoch + 1
         train_loss = done.loss_sum / done.num_losses if done.num_losses else math.nan
@@ -241,6 +244,17 @@ class _Epoch:
         metrics |= gpu_figures(self.learner.device)
         progress.window, self.window, self.window_since = [], [], now
         self.listeners.on_step(StepRecord(self.epoch, steps_done, metrics))
+
+    def validate(self, split: ValidationSplit) -> dict[str, float]:
+        """Validate what the epoch has made, from where an interrupted validation was saved."""
+        validation = Validation(self.learner, split)
+        for num_done in validation.rounds():
+            self.listeners.on_validated(num_done, split.num_samples)
+            if self.listeners.is_save_due(None):
+                validation.note(num_done)
+                self.note_time()
+                self.listeners.on_save()
+        return validation.figures()
 
     def note_time(self) -> None:
         """Add the time since the last note."""

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any, cast
 
-from densedepth.data.loader import read_samples, read_spread
+from densedepth.data.batch_plans import ValidationBatches
+from densedepth.data.encode import decode
+from densedepth.data.loader import read_batches, read_spread
 from densedepth.data.shard_source import ShardList
 from densedepth.learner import Learner
 from densedepth.metric_table import MetricTable
@@ -18,6 +20,7 @@ from densedepth.protocol import Protocol
 from densedepth.protocols import get_protocol
 from densedepth.sample import Sample
 from densedepth.scoring import ScoredFrame, score_frames
+from densedepth.validation import ScoredRound
 
 
 def require_truth(name: str, ground_truth: str) -> None:
@@ -29,40 +32,29 @@ def require_truth(name: str, ground_truth: str) -> None:
     get_protocol(name).require_truth(cast(Any, ground_truth))
 
 
-def score_epoch(
+def new_table(name: str) -> MetricTable:
+    """Return an empty table of a protocol's figures."""
+    return get_protocol(name).new_table()
+
+
+def score_rounds(
     learner: Learner,
-    shards: ShardList,
+    source: ValidationBatches,
     name: str,
-    input_size_px: tuple[int, int],
-    rank: int,
-    world_size: int,
     watched: Callable[[Iterator[Sample]], Iterator[Sample]],
-) -> dict[str, float]:
-    """Score the validation frames at their own size, all ranks together; per-image means.
+) -> Iterator[ScoredRound]:
+    """Score this rank's validation frames at their own size, batch by batch.
 
     Args:
         learner: whose network is scored.
-        shards: the frames.
+        source: the batches, and the size of the network's input.
         name: the protocol's.
-        input_size_px: height and width of the network's input.
-        rank: this rank.
-        world_size: ranks in all.
         watched: passes this rank's frames on, and notes that it goes on.
     """
     protocol = get_protocol(name)
-    table = protocol.new_table()
-    mine = read_samples(shards, rank=rank, world_size=world_size)
-    for frame in _estimates(learner, watched(mine), protocol, input_size_px):
-        table.update(frame.sample.key, frame.metrics)
-    if world_size > 1:
-        import torch.distributed as dist
-
-        parts: list[Any] = [None] * world_size
-        dist.all_gather_object(parts, table.to_dict())
-        table = protocol.new_table()
-        for part in parts:
-            table.merge(MetricTable.from_dict(part))
-    return dict(table.compute().per_image_mean) if table.num_images else {}
+    for batch in read_batches(source):
+        frames = _estimates(learner, watched(map(decode, batch)), protocol, source.input_size_px)
+        yield [(frame.sample.key, frame.metrics) for frame in frames]
 
 
 def draw_epoch(

@@ -52,9 +52,9 @@ class SaveClock:
         self.is_ahead = world_size > 1 and _meets_on_gpus()
         self.device = "cuda" if self.is_ahead else "cpu"
 
-    def is_due(self, step: int) -> bool:
-        """Say whether to save after this step."""
-        is_due = bool(self.every_steps and step % self.every_steps == 0)
+    def is_due(self, step: int | None) -> bool:
+        """Say whether to save after this step; None = in a validation, where none is done."""
+        is_due = bool(self.every_steps and step is not None and step % self.every_steps == 0)
         self.steps += 1
         if self.answer is None and self.steps >= self.steps_to_look:
             is_due = self._is_warned_anew() or is_due

@@ -7,7 +7,8 @@ import json
 import math
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         on_epoch=run.on_epoch,
         on_skip=run.on_skip,
         on_save=run.on_save,
+        on_validated=run.on_validated,
         is_save_due=(lambda step: False) if run.in_own_trial else clock.is_due,
     )
     with run.heart:
@@ -62,7 +64,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
             run.learner,
             epochs=job.recipe.epochs,
             train=lambda epoch, sample: run.heart.waiting(run.batches(epoch, sample)),
-            validation=lambda: run.heart.waiting(run.validation()),
+            validation=run.validation(),
             listeners=listeners,
             profiler=run.profiler(),
         )
@@ -131,24 +133,40 @@ class _Run:
         )
 
     def validation(self) -> Any:
-        """Return this rank's share of the validation split."""
+        """Return the validation split, this rank's part of every round through it."""
         from densedepth.data.batch_plans import ValidationBatches
         from densedepth.data.loader import BatchLoader
+        from densedepth.validation import NO_VALIDATION, ValidationSplit
 
         if self.val_shards is None:
-            return []
-        recipe = self.job.recipe
-        return BatchLoader(
-            ValidationBatches(
-                self.val_shards,
-                rank=self.rank,
-                world_size=self.world_size,
-                batch_size=max(1, recipe.global_batch_size // self.world_size),
-                input_size_px=recipe.input_size_px,
-            ),
-            loader_processes=self.job.scaling.loader_processes,
-            pin_memory=self.device.type == "cuda",
+            return NO_VALIDATION
+        recipe, protocol = self.job.recipe, self.job.scaling.protocol
+        all_of_it = ValidationBatches(
+            self.val_shards,
+            rank=self.rank,
+            world_size=self.world_size,
+            batch_size=max(1, recipe.global_batch_size // self.world_size),
+            input_size_px=recipe.input_size_px,
         )
+
+        def batches(next_sample: int) -> Any:
+            loader = BatchLoader(
+                replace(all_of_it, next_sample=next_sample),
+                loader_processes=self.job.scaling.loader_processes,
+                pin_memory=self.device.type == "cuda",
+            )
+            return self.heart.waiting(loader)
+
+        split = ValidationSplit(self.val_shards.num_used, all_of_it.round_size, batches)
+        if protocol is None:
+            return split
+        view = import_module(EPOCH_VIEW)
+
+        def scored(next_sample: int) -> Any:
+            rest = replace(all_of_it, next_sample=next_sample)
+            return view.score_rounds(self.learner, rest, protocol, self.heart.waiting)
+
+        return replace(split, scored=scored, new_table=partial(view.new_table, protocol))
 
     def on_step(self, record: Any) -> None:
         """Tell the figures of the last steps."""
@@ -169,33 +187,26 @@ class _Run:
             lines = [json.dumps(line) + "\n" for line in self.told["skipped"]]
             self.services.log_bytes("skipped_steps.jsonl", "".join(lines).encode())
 
+    def on_validated(self, num_done: int, num_samples: int) -> None:
+        """Show how far a validation is."""
+        if self.rank == 0:
+            self._show(f"validated {num_done} of {num_samples} frames")
+
     def on_save(self) -> None:
-        """Save the state in the middle of an epoch."""
+        """Save the state in the middle of an epoch or of its validation."""
         progress = self.learner.progress
         # Ray ranks by val_loss: a state in mid-epoch is never the best.
         figures = {"epoch": self.learner.epoch, "step": self.learner.step, "val_loss": math.inf}
-        figures["next_sample"] = progress.next_sample
+        figures |= {"next_sample": progress.next_sample, "validated": progress.validated}
         self._report(figures)
 
     def on_epoch(self, result: Any) -> None:
         """Tell and save what the epoch came to."""
-        metrics = dict(result.metrics)
-        if self.job.scaling.protocol is not None and self.val_shards is not None:
-            metrics = {"loss": metrics["loss"]}
-            metrics |= import_module(EPOCH_VIEW).score_epoch(
-                self.learner,
-                self.val_shards,
-                self.job.scaling.protocol,
-                self.job.recipe.input_size_px,
-                self.rank,
-                self.world_size,
-                self.heart.waiting,
-            )
         record = EpochRecord(
             epoch=result.epoch,
             step=result.step,
             train_loss=result.train_loss,
-            metrics=metrics,
+            metrics=result.metrics,
             seconds=result.seconds,
         )
         self.told["history"].append(record.model_dump())

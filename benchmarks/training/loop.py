@@ -45,7 +45,6 @@ def loop_part(args: argparse.Namespace) -> None:
             learner,
             epochs=1,
             train=lambda epoch, first: turns.beside(from_shards(args, Path(folder), count)),
-            validation=list,
             listeners=Listeners(on_step=lambda record: None, on_epoch=lambda result: None),
         )
     set_float32("fp32")

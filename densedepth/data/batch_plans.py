@@ -8,7 +8,7 @@ import numpy as np
 
 from densedepth.augment import sample_seed
 from densedepth.data.batch_reader import BatchPlan
-from densedepth.data.order import EpochOrder, Places, num_batches, rank_share, rank_slice
+from densedepth.data.order import EpochOrder, Places, num_batches, rank_slice
 from densedepth.data.shard_source import ShardList
 
 
@@ -104,14 +104,18 @@ class TrainBatches:
 
 @dataclass(frozen=True)
 class ValidationBatches:
-    """One rank's share of a split: every sample once over all ranks, in the shards' order.
+    """One rank's part of every round through a split, in the shards' order.
+
+    Round i holds the samples ``next_sample + i * R`` and following, R being ``round_size``: a batch
+    for one rank after another. In the last round a rank may have fewer samples, or none.
 
     Attributes:
         shards: the split.
         rank: this rank.
         world_size: ranks in all.
-        batch_size: samples of a batch; the last one is as long as it comes.
+        batch_size: samples of a rank's batch.
         input_size_px: height and width of the network's input.
+        next_sample: where to begin.
     """
 
     shards: ShardList
@@ -119,24 +123,30 @@ class ValidationBatches:
     world_size: int
     batch_size: int
     input_size_px: tuple[int, int]
+    next_sample: int = 0
 
     @property
     def max_batch_size(self) -> int:
-        """Samples of a batch."""
+        """Samples of a batch, at most."""
         return self.batch_size
 
+    @property
+    def round_size(self) -> int:
+        """Samples of a round, over all ranks."""
+        return self.batch_size * self.world_size
+
     def __len__(self) -> int:
-        return -(-len(self._mine) // self.batch_size)
+        return len(range(self._first(0), self.shards.num_used, self.round_size))
 
     def plan(self, index: int) -> BatchPlan:
         """Say which samples make a batch."""
-        positions = self._mine[index * self.batch_size :][: self.batch_size]
+        first = self._first(index)
+        positions = range(first, min(first + self.batch_size, self.shards.num_used))
         places = in_sequence(self.shards, positions)
         return BatchPlan(places, (0,) * len(positions))
 
-    @property
-    def _mine(self) -> range:
-        return rank_share(self.shards.num_used, self.rank, self.world_size)
+    def _first(self, index: int) -> int:
+        return self.next_sample + index * self.round_size + self.rank * self.batch_size
 
 
 def in_sequence(shards: ShardList, positions: range) -> Places:

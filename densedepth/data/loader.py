@@ -81,27 +81,35 @@ class BatchLoader:
                 yield message.open(slots, self.source.input_size_px)
 
 
-def read_samples(shards: ShardList, *, rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
-    """Decode each sample exactly once over all ranks, at its own size, in the shards' order.
+def read_samples(shards: ShardList) -> Iterator[Sample]:
+    """Decode each sample once, at its own size, in the shards' order.
 
     Raises:
         CorruptShardError: a shard is damaged.
     """
-    for encoded in read_encoded(shards, rank=rank, world_size=world_size):
+    for encoded in read_encoded(shards):
         yield decode(encoded)
 
 
-def read_encoded(
-    shards: ShardList, *, rank: int = 0, world_size: int = 1
-) -> Iterator[EncodedSample]:
-    """Read each sample's bytes exactly once over all ranks, in the shards' order.
+def read_encoded(shards: ShardList) -> Iterator[EncodedSample]:
+    """Read each sample's bytes once, in the shards' order.
 
     Raises:
         CorruptShardError: a shard is damaged.
     """
-    source = ValidationBatches(shards, rank, world_size, 1, (0, 0))
+    for batch in read_batches(ValidationBatches(shards, 0, 1, 1, (0, 0))):
+        yield from batch
+
+
+def read_batches(source: BatchSource) -> Iterator[Iterator[EncodedSample]]:
+    """Read the batches' samples as they are; use up one batch before the next.
+
+    Raises:
+        CorruptShardError: a shard is damaged.
+    """
     for plan, reader in _planned(source, 0, 1):
-        yield reader.read(int(plan.places.shards[0]), int(plan.places.numbers[0]))
+        places = zip(plan.places.shards.tolist(), plan.places.numbers.tolist(), strict=True)
+        yield (reader.read(shard, number) for shard, number in places)
 
 
 def read_spread(shards: ShardList, count: int) -> Iterator[Sample]:

@@ -131,13 +131,8 @@ def rank_slice(global_batch_size: int, rank: int, world_size: int) -> slice:
             f"global_batch_size = {global_batch_size} cannot be shared by {world_size} workers: "
             "use a larger batch or fewer workers"
         )
-    mine = rank_share(global_batch_size, rank, world_size)
-    return slice(mine.start, mine.stop)
-
-
-def rank_share(num_samples: int, rank: int, world_size: int) -> range:
-    """Return a rank's part of a split that is read once, in order; parts differ by one at most."""
-    return range(num_samples * rank // world_size, num_samples * (rank + 1) // world_size)
+    first, last = (global_batch_size * r // world_size for r in (rank, rank + 1))
+    return slice(first, last)
 
 
 def evenly_spread(num_samples: int, count: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from densedepth.model import DenseDepth
 from densedepth.schedule import Schedule
 from densedepth.train_settings import TrainSettings
 from densedepth.training import Listeners, fit
+from densedepth.validation import ValidationSplit
 
 RANGE = DepthRange(0.5, 10.0)
 AVERAGE = {"schedule": "cosine", "ema_decay": 0.9, "amsgrad": True}
@@ -72,6 +74,11 @@ def batches(epoch: int, next_sample: int = 0) -> list[Batch]:
     return [batch(10 * epoch + i) for i in range(next_sample // 2, 3)]
 
 
+def split_of(batches: Sequence[Batch], num_rounds: int | None = None) -> ValidationSplit:
+    """A split of which this rank does one batch a round; it counts rounds, not samples."""
+    return ValidationSplit(num_rounds or len(batches), 1, lambda first: batches[first:])
+
+
 class Stopped(Exception):
     """Stands for whatever ends a process."""
 
@@ -81,8 +88,11 @@ def train(
 ):
     """Train; return what was reported and the states that were saved, the last one the end of it
     if it is to stop there.
+
+    ``val`` is a batch to validate on, or a split; ``save_at`` has None for its rounds.
     """
-    told = {"steps": [], "epochs": [], "skipped": [], "states": []}
+    split = val if isinstance(val, ValidationSplit) else split_of([batch(*val)])
+    told = {"steps": [], "epochs": [], "skipped": [], "validated": [], "states": []}
 
     def save() -> None:
         told["states"].append(copy.deepcopy(learner.state()))
@@ -94,12 +104,13 @@ def train(
             learner,
             epochs=epochs,
             train=feed,
-            validation=lambda: [batch(*val)],
+            validation=split,
             listeners=Listeners(
                 on_step=told["steps"].append,
                 on_epoch=told["epochs"].append,
                 on_skip=told["skipped"].append,
                 on_save=save,
+                on_validated=lambda *counts: told["validated"].append(counts),
                 is_save_due=lambda step: step in save_at,
             ),
         )

@@ -91,7 +91,6 @@ def test_torch_sees_no_wait_for_the_gpu_between_steps_either(precision, changes)
             learner,
             epochs=1,
             train=feed,
-            validation=list,
             listeners=Listeners(on_step=told.append, on_epoch=lambda result: None),
         )
     finally:

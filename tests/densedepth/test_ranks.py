@@ -12,10 +12,17 @@ from torch import nn
 
 from densedepth.data.batch import Batch
 from densedepth.data.order import rank_slice
-from densedepth.learner import FIGURES
+from densedepth.learner import FIGURES, Learner
 from densedepth.ranks import ddp_options
-from densedepth.validation import validate
-from tests.densedepth.small_training import afraid_of_white, batch, make_learner, spoilt, train
+from densedepth.validation import Validation, ValidationSplit, validate
+from tests.densedepth.small_training import (
+    afraid_of_white,
+    batch,
+    make_learner,
+    split_of,
+    spoilt,
+    train,
+)
 
 NUM_RANKS, NUM_STEPS, BATCH = 3, 6, 4
 CHANGES = {"global_batch_size": BATCH, "ema_decay": 0.9}
@@ -28,9 +35,23 @@ def part_of(whole: Batch, rank: int) -> Batch:
     return dataclasses.replace(whole, keys=whole.keys[part], **cut)
 
 
-def validation_of(rank: int) -> list[Batch]:
-    """Shares of unequal size, the last one in two batches."""
-    return [batch(90 + rank, 1 + rank), batch(80, 1)][: max(1, rank)]
+def validation_of(rank: int) -> ValidationSplit:
+    """Three rounds of unequal parts; in the last one the first rank has none."""
+    mine = [batch(90 + rank, 1 + rank), batch(70 + rank, 2), batch(80 + rank, 1)]
+    return split_of(mine[: 3 if rank else 2], num_rounds=3)
+
+
+def interrupted(learner: Learner) -> dict[str, float]:
+    """Validate, the rest of it by a learner that goes on with what was saved after a round."""
+    rank, state = dist.get_rank(), {}
+    first = Validation(learner, validation_of(rank))
+    for num_done in first.rounds():
+        first.note(num_done)
+        state = copy.deepcopy(learner.state())
+    second = make_learner(**CHANGES)
+    second.load_state(state)
+    assert second.progress.validated == 2
+    return validate(second, validation_of(rank))
 
 
 def bits(learner) -> list[torch.Tensor]:
@@ -72,6 +93,7 @@ def work(rank: int, folder: str) -> None:
     told = train(second, 1, feed, val=(90 + rank,))
     found["resumed"] = bits(second), [e.train_loss for e in told["epochs"]]
     found["validated"] = validate(whole, validation_of(rank))
+    found["interrupted"] = interrupted(whole)
     torch.save(found, f"{folder}/rank-{rank}.pt")
     dist.destroy_process_group()
 
@@ -120,8 +142,10 @@ def test_a_restart_in_the_middle_changes_no_bit(found):
 
 def test_all_ranks_validate_rank_0s_network_on_the_frames_of_all(found):
     assert found[0]["validated"] == found[1]["validated"] == found[2]["validated"]
+    assert all(rank["interrupted"] == rank["validated"] for rank in found)
     learner = make_learner(**CHANGES)
     weights = zip(learner.ema.state_dict().items(), found[0]["whole"][0], strict=True)
     learner.ema.load_state_dict({name: value for (name, _), value in weights})
-    expected = validate(learner, [b for rank in range(NUM_RANKS) for b in validation_of(rank)])
+    batches = [b for rank in range(NUM_RANKS) for b in validation_of(rank).batches(0)]
+    expected = validate(learner, split_of(batches))
     assert found[0]["validated"] == pytest.approx(expected, rel=1e-5)

@@ -99,7 +99,6 @@ def test_a_gpu_is_in_the_next_step_when_figures_are_told(device, monkeypatch):
         learner,
         epochs=2,
         train=twelve_batches,
-        validation=list,
         listeners=Listeners(
             on_step=lambda record: told.append((record.step, learner.step)),
             on_epoch=lambda result: told.append((result.step, learner.step)),
@@ -200,7 +199,6 @@ def test_a_trace_of_a_training_that_is_too_short_has_the_steps_there_were(tmp_pa
         learner,
         epochs=2,
         train=batches,
-        validation=list,
         listeners=Listeners(on_step=lambda record: None, on_epoch=lambda result: None),
         profiler=profiler,
     )

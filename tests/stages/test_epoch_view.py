@@ -8,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from densedepth.data.batch_plans import ValidationBatches
 from densedepth.data.depth_codec import pack_depth
 from densedepth.data.encode import encode_image_png
 from densedepth.data.shard_source import LocalShards, ShardList
 from densedepth.data.shards import write_shard
 from densedepth.inference import predict_depth_m
 from densedepth.sample import EncodedSample
-from stages.epoch_view import draw_epoch, score_epoch
+from stages.epoch_view import draw_epoch, new_table, score_rounds
 from tests.densedepth.reference_metrics import image_reference
 from tests.densedepth.small_training import RANGE, make_learner
 
@@ -57,8 +58,14 @@ def test_frames_are_scored_at_their_own_size_and_seen_one_by_one(shards: ShardLi
             passed.append(sample.key)
             yield sample
 
-    found = score_epoch(learner, shards, "whole_image", INPUT_SIZE_PX, 0, 1, watched)
+    source = ValidationBatches(shards, 0, 1, 2, INPUT_SIZE_PX)
+    table = new_table("whole_image")
+    for number, scored in enumerate(score_rounds(learner, source, "whole_image", watched)):
+        assert [key for key, _ in scored] == passed[2 * number :], "a batch, and none ahead of it"
+        for key, metrics in scored:
+            table.update(key, metrics)
     assert passed == ["f0", "f1", "f2", "f3", "f4"]
+    found = table.compute().per_image_mean
     for name in ("delta1", "abs_rel", "rmse", "log10"):
         mean = sum(figures[name] for figures in expected) / len(expected)
         assert found[name] == pytest.approx(mean, rel=1e-4), name

@@ -34,6 +34,7 @@ def now(monkeypatch):
 def test_the_state_is_saved_after_so_many_steps(now):
     clock = SaveClock(4, None, 10, 1)
     assert [step for step in range(1, 13) if clock.is_due(step)] == [4, 8, 12]
+    assert not clock.is_due(None), "a validation's round is no step"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from cluster.local_store import LocalStore
 from densedepth.errors import WeightsError
+from densedepth.metrics import METRIC_NAMES
 from stages import worker
 from stages.trainer import TrainJob, make_trainer
 from stages.worker import _Run, train_worker
@@ -68,10 +69,28 @@ def test_a_training_follows_its_settings(job):
     assert torch.backends.cuda.matmul.allow_tf32
 
 
-def test_as_many_processes_read_as_are_asked_for(job):
+def test_as_many_processes_read_as_are_asked_for(job, monkeypatch):
     made, services, _ = job(RECIPE, loader_processes=2)
-    run = _Run(made, services, torch.device("cpu"))
-    assert run.batches(0, 0).loader_processes == run.validation().loader_processes == 2
+    run, asked = _Run(made, services, torch.device("cpu")), []
+
+    def no_batches(source: Any, loader_processes: int, pin_memory: bool) -> list[Any]:
+        asked.append((type(source).__name__, source.next_sample, loader_processes))
+        return []
+
+    monkeypatch.setattr("densedepth.data.loader.BatchLoader", no_batches)
+    assert run.batches(0, 8) == list(run.validation().batches(2)) == []
+    assert asked == [("TrainBatches", 8, 2), ("ValidationBatches", 2, 2)]
+
+
+def test_how_far_a_validation_is_can_be_seen_and_is_saved(job, monkeypatch):
+    made, services, told = job({**RECIPE, "global_batch_size": 1}, protocol="whole_image")
+    shown = []
+    monkeypatch.setattr(told, "progress", lambda *given: shown.append(given[-1]))
+    result = make_trainer(train_worker, made, services).fit().return_value
+    of_epoch = [f"validated {n} of 4 frames" for n in (1, 2, 3)]
+    assert [text for text in shown if text.startswith("validated")] == 2 * of_epoch
+    for record in result["history"]:
+        assert set(record["metrics"]) == {"loss", *METRIC_NAMES}
 
 
 def test_neither_a_state_in_mid_epoch_nor_a_diverged_epoch_is_ever_the_best(job, monkeypatch):
@@ -80,7 +99,9 @@ def test_neither_a_state_in_mid_epoch_nor_a_diverged_epoch_is_ever_the_best(job,
     run.begin()
     run.rank, reported = 1, []
     monkeypatch.setattr(worker, "report", reported.append)
+    run.learner.progress.validated = 3
     run.on_save()
+    assert reported[0]["validated"] == 3
     run._report({"val_loss": math.nan})
     run._report({"val_loss": 1e30})
     first, second, third = (json.loads(json.dumps(f, allow_nan=False)) for f in reported)

@@ -1,5 +1,6 @@
 """Epochs out of shards: every rank's samples, in their order, by any number of processes."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,25 +60,33 @@ def test_epochs_differ(shards):
     assert epoch_keys(shards, epoch=0) != epoch_keys(shards, epoch=1)
 
 
-def test_validation_reads_each_sample_once_whatever_the_number_of_workers(shards):
+def validation_rounds(shards, world_size: int, processes: int = 0, next_sample: int = 0):
+    """Each round's keys, rank after rank, and its number of samples."""
+    sources = [
+        ValidationBatches(shards, rank, world_size, 4, (32, 64), next_sample)
+        for rank in range(world_size)
+    ]
+    parts = [[batch.keys for batch in BatchLoader(source, processes)] for source in sources]
+    rounds = itertools.zip_longest(*parts, fillvalue=())
+    return [[key for part in parts for key in part] for parts in rounds], sources[0].round_size
+
+
+def test_validation_reads_each_sample_once_in_rounds_whatever_the_number_of_workers(shards):
+    names = [f"s{n:02}" for n in range(NUM_SAMPLES)]
     for world_size in (1, 2, 3):
         for processes in (0, 2):
-            found = [
-                list(
-                    BatchLoader(ValidationBatches(shards, rank, world_size, 4, (32, 64)), processes)
-                )
-                for rank in range(world_size)
-            ]
-            keys = [key for part in found for batch in part for key in batch.keys]
-            assert keys == [f"s{n:02}" for n in range(NUM_SAMPLES)]
-            assert all(len(batch.keys) == 4 for part in found for batch in part[:-1])
+            rounds, size = validation_rounds(shards, world_size, processes)
+            assert size == 4 * world_size
+            expected = [names[i : i + size] for i in range(0, NUM_SAMPLES, size)]
+            assert rounds == expected
+        rest, size = validation_rounds(shards, 4 - world_size, next_sample=size)
+        assert [key for keys in rest for key in keys] == names[4 * world_size :]
 
 
 def test_a_split_smaller_than_the_number_of_ranks_leaves_some_without(tmp_path: Path):
     shards = write_shards(tmp_path, [[picture(0)]])
-    counts = [len(list(BatchLoader(ValidationBatches(shards, r, 3, 4, (32, 64))))) for r in (0, 1)]
-    assert sum(counts) <= 1
-    assert [s.key for r in range(3) for s in read_samples(shards, rank=r, world_size=3)] == ["s00"]
+    assert validation_rounds(shards, 3)[0] == [["s00"]]
+    assert [sample.key for sample in read_samples(shards)] == ["s00"]
 
 
 def test_test_samples_keep_their_own_size(tmp_path: Path):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densedepth.data import order as order_module
-from densedepth.data.order import EpochOrder, num_batches, rank_share, rank_slice
+from densedepth.data.order import EpochOrder, num_batches, rank_slice
 
 shard_sizes = st.lists(st.integers(0, 40), min_size=1, max_size=12)
 seeds = st.integers(0, 2**64)
@@ -94,13 +94,6 @@ def test_ranks_cut_a_global_batch_into_parts_that_differ_by_one_at_most(world_si
     assert [item for part in parts for item in part] == batch
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert min(map(len, parts)) > 0
-
-
-@given(st.integers(0, 100), st.integers(1, 9))
-def test_ranks_share_a_split_evenly_and_completely(num_samples: int, world_size: int):
-    parts = [rank_share(num_samples, rank, world_size) for rank in range(world_size)]
-    assert [n for part in parts for n in part] == list(range(num_samples))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_a_batch_with_fewer_samples_than_ranks_says_so():
