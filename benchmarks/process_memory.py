@@ -4,7 +4,7 @@ import os
 import threading
 from pathlib import Path
 
-LISTING, TASK = "ray::write_jobs", "ray::_write_shard"
+LISTING, TASK = "ray::write_jobs", "ray::write_shard"
 
 
 class Sampled:

@@ -1,17 +1,17 @@
-"""Raw frames -> ShardSet: read and check frames in parallel tasks, write tars to the store."""
+"""Raw frames -> ShardSet: list and check frames, write tars to the store in parallel tasks."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from cluster.resources import cluster_resources, this_node
+from cluster.resources import this_node
 from cluster.services import Services
 from cluster.storage import ObjectStore
 from densedepth.errors import DataError
@@ -19,32 +19,18 @@ from stages.artifacts import ShardSet, ShardSplit, SkippedFrame
 from stages.manifest import make_manifest, publish_manifest
 from stages.recipe import Settings, anchored, one_of
 from stages.shard_jobs import JobList, source_marks, write_jobs
+from stages.shard_scenes import SyntheticConfig, make_scenes
+from stages.shard_tasks import in_parallel
 from stages.shard_writer import RawData, ShardResult, ShardWriter
 
 if TYPE_CHECKING:
     from densedepth.data.measured import MeasuredDepth
-    from densedepth.sample import Frame, Reader
+    from densedepth.sample import Reader
 
 FORMATS = ("nyu_densedepth", "nyu_labeled", "nyu_sync", "kitti_eigen", "image_pairs")
 """Names for checking settings without numpy; ``densedepth.data.formats`` has the readers."""
 PATHS = ("train_list", "test_list", "annotated_root")
 """Options of readers that name files or folders."""
-LOOK_AGAIN_S = 10.0
-"""Seconds after which the cluster is looked at again while no shard is done: it may have grown."""
-MAX_THREADS = 8
-"""Threads of one shard's task, at most: Python's own part of the work does not share."""
-
-
-class SyntheticConfig(Settings):
-    """Scenes to be made, in the raw layout of a real data set, where none is at hand."""
-
-    num_train_scenes: int = Field(24, ge=1, description="rooms, or drives")
-    frames_per_scene: int = Field(8, ge=1, description="frames of each")
-    num_test: int = Field(24, ge=1, description="test frames, each of a scene of its own")
-    size_px: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] = Field(
-        (480, 640), description="height, width"
-    )
-    seed: int = Field(0, ge=0, description="another seed, other scenes")
 
 
 class ShardConfig(Settings):
@@ -136,7 +122,7 @@ def run(config: ShardConfig, services: Services) -> ShardSet:
     services.store.check_writable()
     services.log_params(config.model_dump(mode="json"))
     if config.synthetic:
-        _make_scenes(config, services)
+        make_scenes(config.synthetic, config.format, Path(config.root), services)
     reader = _reader(config)
     with tempfile.TemporaryDirectory(prefix="frames-") as folder:
         jobs = _list_frames(config, reader, Path(folder) / "frames")
@@ -227,7 +213,7 @@ def _write_all(
     bad: list[SkippedFrame] = []
     num_done = 0
     services.progress(0, jobs.num_frames, "frames")
-    for number, result in _in_parallel(writer, jobs, stays_here=config.synthetic is not None):
+    for number, result in in_parallel(writer, jobs, stays_here=config.synthetic is not None):
         results[number] = result
         num_done += jobs.jobs[number].num_frames
         bad += result.skipped
@@ -242,58 +228,6 @@ def _write_all(
                 f"settings are broken. First: {first}"
             )
     return [result for result in results if result is not None]
-
-
-def _in_parallel(
-    writer: ShardWriter, jobs: JobList, *, stays_here: bool
-) -> Iterator[tuple[int, ShardResult]]:
-    """Run a Ray task for each shard and yield results as they come.
-
-    As many tasks wait as keep the cluster busy, and let one that grows see that more is wanted;
-    the frames of the others stay on the disk.
-
-    Args:
-        writer: what each task does.
-        jobs: the shards.
-        stays_here: whether the frames lie on this node, as rendered scenes do; then tasks stay
-            here, even where the node offers no CPU.
-    """
-    import ray
-
-    here, own_cpus = this_node()
-    num_cpus = 0 if stays_here and not own_cpus else cpus_per_task(len(jobs.jobs))
-    task = ray.remote(_write_shard).options(
-        num_cpus=num_cpus, scheduling_strategy=here if stays_here else "DEFAULT"
-    )
-    writer_ref, rest = ray.put(writer), iter(enumerate(jobs.jobs))
-    waiting: dict[Any, int] = {}
-    try:
-        while True:
-            window = max(4, 2 * int(cluster_resources().num_cpus))
-            for number, job in itertools.islice(rest, max(0, window - len(waiting))):
-                frames = jobs.frames(job)
-                waiting[task.remote(writer_ref, job.split, frames, max(1, num_cpus))] = number
-            if not waiting:
-                return
-            done, _ = ray.wait(list(waiting), num_returns=1, timeout=LOOK_AGAIN_S)
-            for handle in done:
-                yield waiting.pop(handle), ray.get(handle)
-    finally:
-        for handle in waiting:
-            ray.cancel(handle)
-
-
-def cpus_per_task(num_shards: int) -> int:
-    """Return the CPUs, and threads, of a task: more than one where CPUs outnumber the shards."""
-    has = cluster_resources()
-    share = int(has.num_cpus) // max(1, num_shards)
-    return max(1, min(share, int(has.cpus_of_smallest), MAX_THREADS))
-
-
-def _write_shard(
-    writer: ShardWriter, split: str, frames: Sequence[Frame], num_threads: int
-) -> ShardResult:
-    return writer.write(split, frames, num_threads)
 
 
 def sources(config: ShardConfig) -> dict[str, str]:
@@ -319,32 +253,3 @@ def _reader(config: ShardConfig) -> Reader:
     from densedepth.data.formats import make_reader
 
     return make_reader(config.format, config.root, **config.options)
-
-
-def _make_scenes(config: ShardConfig, services: Services) -> None:
-    """Write the rendered raw data set; the writer leaves one that is there, whole, as it is."""
-    from densedepth.data import synthetic
-
-    made = config.synthetic
-    assert made is not None
-    root = Path(config.root)
-    shared: dict[str, Any] = {
-        "num_test": made.num_test,
-        "size_px": made.size_px,
-        "seed": made.seed,
-        "on_progress": lambda done, total: services.progress(done, total, "scenes", "rendering"),
-    }
-    if config.format.startswith("kitti"):
-        synthetic.write_kitti_like(
-            root,
-            num_train_drives=made.num_train_scenes,
-            frames_per_drive=made.frames_per_scene,
-            **shared,
-        )
-    else:
-        synthetic.write_nyu_like(
-            root,
-            num_train_scenes=made.num_train_scenes,
-            frames_per_scene=made.frames_per_scene,
-            **shared,
-        )

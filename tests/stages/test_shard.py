@@ -16,12 +16,11 @@ from PIL import Image
 
 from cluster.local_store import LocalStore
 from cluster.monitor import MonitorHandle
-from cluster.resources import Resources
 from cluster.services import Services
 from densedepth.data.formats import make_reader
 from densedepth.errors import DataError, EmptySplitError, MissingDataError
-from stages import shard, shard_jobs
-from stages.shard import ShardConfig, cpus_per_task, run, sources
+from stages import shard_jobs
+from stages.shard import ShardConfig, run, sources
 from stages.shard_jobs import write_jobs
 from tests.stages.raw_frames import write_data_set
 from tests.stages.report_artifacts import Recorder
@@ -240,15 +239,3 @@ def test_a_run_that_was_killed_does_not_do_finished_shards_again(small_ray, tmp_
     assert {key: after[key] for key in before} == before
     assert shards.splits["train"].num_samples == NUM_FRAMES
     assert len(list(store.list_keys("manifests/"))) == 2
-
-
-@pytest.mark.parametrize(
-    ("num_cpus", "smallest", "num_shards", "expected"),
-    [(2, 2, 100, 1), (64, 16, 4, 8), (64, 4, 4, 4), (64, 64, 16, 4), (0, 0, 4, 1), (8, 8, 0, 8)],
-)
-def test_a_task_takes_more_cpus_where_shards_are_few(
-    monkeypatch, num_cpus, smallest, num_shards, expected
-):
-    has = Resources(num_cpus, 0, False, smallest)
-    monkeypatch.setattr(shard, "cluster_resources", lambda: has)
-    assert cpus_per_task(num_shards) == expected
