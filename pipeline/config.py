@@ -21,9 +21,9 @@ from pipeline.errors import ConfigMistakes, Mistake
 from pipeline.retry import ExecutionConfig
 from stages.ablate import AblateConfig
 from stages.evaluate import EvaluateConfig
-from stages.recipe import anchored
 from stages.register import RegisterConfig
 from stages.report import ReportConfig
+from stages.settings import anchored
 from stages.shard import ShardConfig, problems
 from stages.train import TrainConfig
 

@@ -11,52 +11,11 @@ from pydantic import Field, field_validator, model_validator
 from cluster.services import Services
 from stages.artifacts import AblationTable, EpochRecord, ShardSet, Trial
 from stages.heartbeat import watched
-from stages.recipe import (
-    Recipe,
-    Settings,
-    anchored_weights,
-    changed_recipe,
-    no_such_setting,
-    weights_mark,
-)
+from stages.recipe import Recipe, weights_mark
 from stages.scaling import ScalingSettings, check_batch, check_cpus, use_gpu
+from stages.study import SLIDES, Study, changed_recipe
 from stages.trainer import EPOCH_VIEW, TrainJob, make_trainer, run_trainer
 from stages.worker import train_worker
-
-
-class Study(Settings):
-    """What a study changes in the baseline's recipe."""
-
-    set: dict[str, Any] = Field(default_factory=dict, description="dotted key -> value")
-    scale: dict[str, float] = Field(
-        default_factory=dict, description="dotted key -> factor on the baseline's value"
-    )
-
-    @field_validator("set")
-    @classmethod
-    def _anchor_weights(cls, changes: dict[str, Any]) -> dict[str, Any]:
-        weights = changes.get("network.weights")
-        if not isinstance(weights, str):
-            return changes
-        return {**changes, "network.weights": anchored_weights(weights)}
-
-    def changes(self, baseline: Recipe) -> dict[str, Any]:
-        """Return dotted key -> value for this baseline."""
-        scaled: dict[str, Any] = {}
-        for key, factor in self.scale.items():
-            value = _setting(baseline, key)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"scale: {key} = {value!r} is no number that could be scaled")
-            scaled[key] = value * factor
-        return {**self.set, **scaled}
-
-
-SLIDES = {
-    "densenet201": Study(set={"network.encoder": "densenet201"}),
-    "half_decoder": Study(scale={"network.decoder_width": 0.5}),
-    "no_colour_swap": Study(set={"augment.channel_swap_probability": 0.0}),
-}
-"""Deeper encoder, halved decoder, no colour augmentation: the three studies of the slides."""
 
 
 class AblateConfig(ScalingSettings):
@@ -229,15 +188,6 @@ def _row(trial: tuple[str, int, dict[str, Any]], result: Any) -> Trial:
         reason = str(error).strip().splitlines()[-1] if error else "the trial did not end"
         return Trial(study=name, seed=seed, changes=shown, status="failed", reason=reason)
     return Trial(study=name, seed=seed, changes=shown, status="finished", **outcome)
-
-
-def _setting(recipe: Recipe, dotted: str) -> Any:
-    value: Any = recipe
-    for part in dotted.split("."):
-        if not hasattr(value, part):
-            raise no_such_setting(dotted)
-        value = getattr(value, part)
-    return value
 
 
 def _trial_key(trial: Any) -> str:

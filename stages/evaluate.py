@@ -10,8 +10,9 @@ from cluster.resources import cluster_resources
 from cluster.services import Services
 from stages.artifacts import Checkpoint, EvalReport, Picture, ShardSet
 from stages.protocol_names import checked_protocol
-from stages.recipe import Recipe, Settings
+from stages.recipe import Recipe
 from stages.scaling import check_cpus
+from stages.settings import Settings
 from stages.stored_shards import stored_shards
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from stages.recipe import one_of
+from stages.settings import one_of
 
 PROTOCOL_NAMES = (
     "nyu_densedepth",

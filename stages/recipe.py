@@ -1,36 +1,12 @@
 """How a network is trained: what decides the weights; the defaults are the paper's."""
 
-import difflib
-import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from densedepth.errors import WeightsError
-
-
-class Settings(BaseModel):
-    """Base of every table of settings: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
-    )
-    OPERATIONAL: ClassVar[frozenset[str]] = frozenset()
-    """Settings that do not decide the result: changing one makes nothing stale."""
-
-    def deciding(self) -> dict[str, Any]:
-        """Return all settings that decide the result, JSON-ready."""
-        return self.model_dump(mode="json", exclude=set(self.OPERATIONAL))
-
+from stages.settings import Settings, anchored, one_of
 
 ENCODERS = (
     "densenet121",
@@ -42,29 +18,6 @@ ENCODERS = (
     "efficientnet_b0",
 )
 """Names for checking settings without torch; ``densedepth.encoders`` has the networks."""
-
-
-def one_of(name: str, known: Sequence[str], what: str) -> str:
-    """Return a name that is known.
-
-    Raises:
-        ValueError: it is not; the message has the nearest and all names.
-    """
-    if name in known:
-        return name
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise ValueError(f"no such {what}; {hint}There are {', '.join(known)}")
-
-
-def anchored(path: str) -> str:
-    """Return a path that means the same from every working directory.
-
-    Workers have other ones than the driver, and a fingerprint must not change with the place that
-    the driver was called from. URLs stay, and ``~``, which is each node's own.
-    """
-    is_elsewhere = not path or path.startswith("~") or "://" in path
-    return path if is_elsewhere else os.path.abspath(path)
 
 
 def anchored_weights(weights: str) -> str:
@@ -243,48 +196,6 @@ class Recipe(Settings):
                 "since network.weights = 'none': set it to false, or give weights"
             )
         return self
-
-
-def changed_recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """Make a recipe that differs in some settings.
-
-    Args:
-        recipe: the one to start from.
-        changes: dotted key -> new value, such as ``{"network.encoder": "densenet201"}``.
-
-    Raises:
-        ValueError: a key that a recipe does not have, or a value it refuses.
-    """
-    data: dict[str, Any] = recipe.model_dump(mode="json")
-    for dotted, value in changes.items():
-        *path, last = dotted.split(".")
-        table = data
-        for part in path:
-            table = table.get(part, {}) if isinstance(table, dict) else {}
-        if not isinstance(table, dict) or last not in table:
-            raise no_such_setting(dotted)
-        table[last] = value
-    try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)
-        told = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in wrong]
-        raise ValueError("; ".join(told)) from None
-
-
-def no_such_setting(dotted: str) -> ValueError:
-    """Return the error for a recipe's setting that there is not, with the nearest names."""
-
-    def names(table: dict[str, Any], prefix: str) -> Iterator[str]:
-        for key, value in table.items():
-            yield prefix + key
-            if isinstance(value, dict):
-                yield from names(value, f"{prefix}{key}.")
-
-    known = list(names(Recipe().model_dump(mode="json"), ""))
-    close = difflib.get_close_matches(dotted, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
-    return ValueError(f"a recipe has no setting {dotted!r}; {hint}")
 
 
 def weights_mark(recipe: Recipe) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from cluster.services import Services
 from cluster.tracking import anchored_uri
 from stages.artifacts import Checkpoint, EvalReport, RegisteredModel, Registration, ReportFiles
-from stages.recipe import Settings
+from stages.settings import Settings
 
 if TYPE_CHECKING:  # named for the fingerprint: what travels with a model, and who is champion
     import cluster.registry  # noqa: F401 - used by the monitor

@@ -23,10 +23,10 @@ from stages.artifacts import (
     ReportFiles,
     ShardSet,
 )
-from stages.recipe import Settings
 from stages.reporting import studies
 from stages.reporting.markdown import render_markdown
 from stages.reporting.page import Inputs, make_page
+from stages.settings import Settings
 
 _IMAGE_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 

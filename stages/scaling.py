@@ -6,7 +6,8 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.resources import cluster_resources
 from stages.protocol_names import checked_protocol
-from stages.recipe import Recipe, Settings
+from stages.recipe import Recipe
+from stages.settings import Settings
 
 
 class ScalingSettings(Settings):

@@ -17,7 +17,7 @@ from cluster.storage import ObjectStore
 from densedepth.errors import DataError
 from stages.artifacts import ShardSet, ShardSplit, SkippedFrame
 from stages.manifest import make_manifest, publish_manifest
-from stages.recipe import Settings, anchored, one_of
+from stages.settings import Settings, anchored, one_of
 from stages.shard_jobs import JobList, source_marks, write_jobs
 from stages.shard_scenes import SyntheticConfig, make_scenes
 from stages.shard_tasks import in_parallel

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from cluster.services import Services
-from stages.recipe import Settings
+from stages.settings import Settings
 
 
 class SyntheticConfig(Settings):

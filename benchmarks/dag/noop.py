@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.dag import Node, check_graph
 from stages.artifacts import Checkpoint, EpochRecord
-from stages.recipe import Settings as StageSettings
+from stages.settings import Settings as StageSettings
 
 
 class Settings(StageSettings):

@@ -18,7 +18,7 @@ from pipeline.executor import Execution
 from pipeline.retry import ExecutionConfig
 from pipeline.selection import select
 from stages.artifacts import Checkpoint, EpochRecord
-from stages.recipe import Settings as StageSettings
+from stages.settings import Settings as StageSettings
 
 
 class Settings(StageSettings):

@@ -10,7 +10,7 @@ from pipeline import fingerprint as module
 from pipeline import source_code
 from pipeline.dag import Node
 from pipeline.fingerprint import Fingerprint, fingerprint
-from stages.recipe import Settings as StageSettings
+from stages.settings import Settings as StageSettings
 
 
 class Config(StageSettings):

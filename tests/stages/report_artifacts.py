@@ -22,7 +22,8 @@ from stages.artifacts import (
     SkippedFrame,
     Trial,
 )
-from stages.recipe import Recipe, changed_recipe
+from stages.recipe import Recipe
+from stages.study import changed_recipe
 
 PER_IMAGE = {
     "abs_rel": 0.1181,

@@ -1,5 +1,6 @@
 """Ablations: what is refused, what decides the table, and what is in it."""
 
+import os
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,10 +9,14 @@ from typing import Any, cast
 import pytest
 import ray
 import ray.tune
+from pydantic import ValidationError
 
 from cluster.local_store import LocalStore
+from densedepth.errors import WeightsError
 from stages import ablate, train
 from stages.artifacts import ShardSet
+from stages.recipe import Recipe
+from stages.study import Study, changed_recipe
 from stages.trainer import EPOCH_VIEW
 from tests.stages.trained_here import RECIPE, make_services, small_shards, without_ray
 
@@ -41,6 +46,40 @@ def test_a_protocol_for_another_kind_of_depth_is_refused_before_anything_is_trai
 def test_what_scores_by_protocol_decides_the_table_where_a_protocol_is_set():
     assert ablate.loads(ablate.AblateConfig()) == ()
     assert ablate.loads(ablate.AblateConfig(protocol="nyu_eigen")) == (EPOCH_VIEW,)
+
+
+def test_files_of_weights_are_known_by_their_place_and_their_content(tmp_path: Path, monkeypatch):
+    """The baseline's and each study's; a URL's content cannot change, for it has a digest."""
+    monkeypatch.chdir(tmp_path)
+    names = ("base.pth", "deep.pth")
+    for name in names:
+        (tmp_path / name).write_bytes(b"1234")
+    config = ablate.AblateConfig.model_validate(
+        {
+            "recipe": {"network": {"weights": "base.pth"}},
+            "studies": {
+                "deep": {"set": {"network.encoder": "densenet201", "network.weights": "deep.pth"}},
+                "online": {"set": {"network.weights": "https://there/w.pth"}},
+            },
+        }
+    )
+    before = ablate.sources(config)
+    assert set(before) == {str(tmp_path / name) for name in names}
+    assert config.studies["deep"].set["network.weights"] == str(tmp_path / "deep.pth")
+    for name in names:
+        os.utime(tmp_path / name, ns=(1, 1))  # other bytes, as many
+    assert all(before[path] != mark for path, mark in ablate.sources(config).items())
+    (tmp_path / "deep.pth").unlink()
+    with pytest.raises(WeightsError, match=r"deep\.pth.*no such file.*densenet201"):
+        ablate.sources(config)
+
+
+def test_a_study_with_another_encoder_may_not_load_the_baselines_weights():
+    recipe = changed_recipe(Recipe(), {"network.weights": "/data/densenet169.pth"})
+    with pytest.raises(ValidationError, match="study densenet201 changes the encoder, but weights"):
+        ablate.AblateConfig(recipe=recipe)
+    own = Study(set={"network.encoder": "densenet201", "network.weights": "/data/201.pth"})
+    assert ablate.AblateConfig(recipe=recipe, studies={"deep": own})
 
 
 class Tuner:

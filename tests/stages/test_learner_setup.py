@@ -14,8 +14,9 @@ from densedepth.learner import Learner
 from densedepth.model import DenseDepth
 from densedepth.schedule import Schedule
 from stages.learner_setup import make_learner
-from stages.recipe import Recipe, changed_recipe
+from stages.recipe import Recipe
 from stages.scaling import ScalingSettings
+from stages.study import changed_recipe
 from stages.trainer import TrainJob
 from tests.stages.report_artifacts import make_shards
 
