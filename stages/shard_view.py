@@ -75,6 +75,7 @@ def contact_sheet(
     from PIL import Image, ImageDraw, ImageFont
 
     from densedepth.data.encode import decode
+    from densedepth.depth_colours import shown_range_m
     from densedepth.pictures import to_png
 
     part = shards.splits[split]
@@ -86,7 +87,7 @@ def contact_sheet(
         opened = source.open_shard(number)
         with opened.file:
             samples.append(decode(opened.read(place)))
-    min_m, max_m = _range_of(samples)
+    min_m, max_m = shown_range_m([sample.depth_m for sample in samples])
     num_columns = 1 if any(s.image.shape[1] > _WIDE * s.image.shape[0] for s in samples) else 2
     width = _SHEET_PX // num_columns
     tiles = [_tile(sample, (width - 3 * _GAP_PX) // 2, min_m, max_m) for sample in samples]
@@ -198,23 +199,13 @@ def _places(counts: tuple[int, ...], positions: list[int]) -> Iterator[tuple[int
         yield shard, position - first
 
 
-def _range_of(samples: list[Sample]) -> tuple[float, float]:
-    """Take the range that nearly all measured depths of some samples are in, metres."""
-    import numpy as np
-
-    measured = np.concatenate([s.depth_m[s.depth_m > 0] for s in samples])
-    if not measured.size:
-        return 1.0, 10.0
-    low, high = (float(x) for x in np.percentile(measured, (1, 99)))
-    return low, max(high, low * 1.1)
-
-
 def _tile(sample: Sample, width_px: int, min_m: float, max_m: float) -> tuple[Any, str]:
     """Draw one sample: colour beside depth, each of this width, and what is written above."""
     import numpy as np
     from PIL import Image
 
-    from densedepth.pictures import colorize_depth, overlay_depth
+    from densedepth.depth_colours import colorize_depth
+    from densedepth.sparse_depth import overlay_depth
 
     height = max(1, round(width_px * sample.image.shape[0] / sample.image.shape[1]))
     size = (width_px, height)

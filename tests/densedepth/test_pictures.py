@@ -1,27 +1,13 @@
-"""Pictures for people: what is near is bright, what is unknown is grey, a lone point is seen."""
+"""Pictures for people: what stands where, a lone point is seen."""
 
 import io
 
 import numpy as np
 import pytest
-from jaxtyping import TypeCheckError
 from PIL import Image
 
-from densedepth.pictures import (
-    HOLE,
-    PanelRow,
-    colorize_depth,
-    colorize_error,
-    depth_view,
-    overlay_depth,
-    panel,
-    to_jpeg,
-    to_png,
-)
-
-
-def luminance(colours: np.ndarray) -> np.ndarray:
-    return colours.astype(float) @ [0.2126, 0.7152, 0.0722]
+from densedepth.depth_colours import HOLE, colorize_depth, colorize_error
+from densedepth.pictures import PanelRow, depth_view, panel, to_jpeg, to_png
 
 
 def row(height: int = 30, width: int = 40, caption: str = "a") -> PanelRow:
@@ -29,82 +15,6 @@ def row(height: int = 30, width: int = 40, caption: str = "a") -> PanelRow:
     image = rng.integers(0, 255, (height, width, 3)).astype(np.uint8)
     truth_m = rng.uniform(1, 8, (height, width)).astype(np.float32)
     return PanelRow(image, truth_m, truth_m * np.float32(1.2), caption)
-
-
-@pytest.mark.parametrize("log", [True, False])
-def test_depth_gets_darker_with_distance(log: bool) -> None:
-    colours = colorize_depth(np.linspace(1, 10, 200)[None], 1.0, 10.0, log=log)
-    steps = np.diff(luminance(colours[0]))
-    assert (steps <= 1.0).all()
-    assert luminance(colours[0, 0]) > 200
-    assert luminance(colours[0, -1]) < 60
-
-
-def test_equal_ratios_or_equal_differences_get_equal_steps() -> None:
-    by_ratio = colorize_depth(np.array([[10.0**0.5]]), 1.0, 10.0, log=True)
-    by_difference = colorize_depth(np.array([[5.5]]), 1.0, 10.0, log=False)
-    np.testing.assert_array_equal(by_ratio, by_difference)
-
-
-def test_depth_beyond_the_range_takes_the_last_colour() -> None:
-    colours = colorize_depth(np.array([[0.5, 1.0, 10.0, 99.0]]), 1.0, 10.0)
-    np.testing.assert_array_equal(colours[0, 0], colours[0, 1])
-    np.testing.assert_array_equal(colours[0, 2], colours[0, 3])
-
-
-def test_holes_are_grey_and_nothing_else_is() -> None:
-    depth_m = np.array([[0.0, np.nan, np.inf, -1.0, 2.0]])
-    colours = colorize_depth(depth_m, 1.0, 10.0)
-    assert [tuple(c) == HOLE for c in colours[0].tolist()] == [True, True, True, True, False]
-    ramp = colorize_depth(np.linspace(1, 10, 500)[None], 1.0, 10.0)
-    assert np.abs(ramp[0].astype(int) - HOLE).sum(1).min() > 30
-
-
-@pytest.mark.parametrize(("low", "high"), [(5.0, 2.0), (0.0, 3.0), (-1.0, 3.0), (2.0, 2.0)])
-def test_a_range_upside_down_is_refused(low: float, high: float) -> None:
-    with pytest.raises(ValueError, match=f"min_m={low}, max_m={high}"):
-        colorize_depth(np.ones((2, 2)), low, high)
-
-
-def test_errors_are_blue_for_too_near_white_for_right_red_for_too_far() -> None:
-    near, right, far, hole = colorize_error(np.array([[-0.4, 0.0, 0.4, np.nan]]))[0].tolist()
-    assert near[2] > near[0] + 50
-    assert far[0] > far[2] + 50
-    assert min(right) > 240
-    assert tuple(hole) == HOLE
-    with pytest.raises(ValueError, match="limit=0"):
-        colorize_error(np.zeros((1, 1)), 0.0)
-
-
-def test_overlaid_points_are_coloured_and_the_rest_is_grey() -> None:
-    image = np.full((20, 30, 3), (200, 100, 0), np.uint8)
-    depth_m = np.zeros((20, 30))
-    depth_m[10, 15] = 5.0
-    out = overlay_depth(image, depth_m, 1.0, 50.0)
-    expected = colorize_depth(np.array([[5.0]]), 1.0, 50.0)[0, 0]
-    np.testing.assert_array_equal(out[9:12, 14:17].reshape(-1, 3), np.tile(expected, (9, 1)))
-    rest = np.ones((20, 30), bool)
-    rest[9:12, 14:17] = False
-    assert (np.ptp(out[rest].astype(int), axis=1) == 0).all()
-
-
-def test_where_points_crowd_the_nearest_is_drawn() -> None:
-    depth_m = np.zeros((9, 9))
-    depth_m[4, 3], depth_m[4, 5] = 40.0, 4.0
-    out = overlay_depth(np.zeros((9, 9, 3), np.uint8), depth_m, 1.0, 50.0)
-    near, far = colorize_depth(np.array([[4.0, 40.0]]), 1.0, 50.0)[0]
-    np.testing.assert_array_equal(out[4, 4], near)
-    np.testing.assert_array_equal(out[4, 3], far)
-
-
-def test_a_dense_map_lets_the_picture_shine_through():
-    depth_m = np.full((8, 8), 5.0, np.float32)
-    image = np.zeros((8, 8, 3), np.uint8)
-    image[:, 4:] = 200
-    out = overlay_depth(image, depth_m, 1.0, 50.0)
-    colour = colorize_depth(depth_m, 1.0, 50.0)[0, 0].astype(int)
-    assert (out[:, :4] == colour // 2).all()
-    assert (out[:, 4:] == colour // 2 + 60).all()  # 200 * 0.6 / 2
 
 
 def test_a_panel_has_a_row_for_each_sample() -> None:
@@ -162,11 +72,6 @@ def test_encoding_is_lossless_as_png_and_repeatable_as_jpeg() -> None:
     assert len(to_jpeg(picture, quality=40)) < len(jpeg)
     shown = np.asarray(Image.open(io.BytesIO(jpeg))).astype(int)
     assert np.abs(shown - picture).mean() < 8
-
-
-def test_a_wrong_shape_is_refused() -> None:
-    with pytest.raises(TypeCheckError):
-        colorize_depth(np.ones((2, 2, 3)), 1.0, 2.0)
 
 
 def test_a_view_shows_a_picture_its_depth_in_colour_and_a_bar_of_metres() -> None:
