@@ -16,9 +16,11 @@ from cluster.errors import ClusterError
 from cluster.services import Services
 from cluster.session import Session
 from cluster.storage import ObjectStore
+from pipeline.claims import Claims
 from pipeline.dag import Node
 from pipeline.errors import RunHeld
-from pipeline.lease import Claims, Holder, Lease, acquire, lease_key, this_process
+from pipeline.gate import take_run
+from pipeline.lease import Holder, Lease, this_process
 from pipeline.records import Failure, StageRecord, note_failure, publish_record
 from pipeline.retry import patiently
 from pipeline.runs import (
@@ -31,12 +33,8 @@ from pipeline.runs import (
     now_iso,
 )
 
-SWEEP_KEY = "sweep/lease"
-"""Lease of ``gc --delete``, during which no run begins."""
 STOP_S = 20.0
 """Seconds that MLflow has to note that a run is stopped."""
-SWEEPER = "gc"
-"""Stands in the place of a run's id in that lease."""
 FIGURES_EVERY_S = 1.0
 """Seconds between two copies of stages' figures to the run's."""
 
@@ -101,7 +99,7 @@ class Driver:
         """
         self.store.check_writable()
         me = this_process(self.run_id)
-        lease = self._take_lease(me)
+        lease = take_run(self.store, me, wait=self.wait, say=self.say)
         self._lease, self._claims = lease, Claims(self.store, me)
         self._stack.callback(lease.release)
         self._stack.callback(self._claims.release_all)
@@ -113,33 +111,6 @@ class Driver:
         self._parent_id = monitor.ensure_run(self.run_id, self.run_id, None, dict(self.tags))
         monitor.log_params(self._parent_id, self.config)
         state.mlflow_run_id = self._parent_id
-
-    def _take_lease(self, me: Holder) -> Lease:
-        """Take the run's lease at a moment when nobody sweeps the store."""
-        told, pause_s = False, 1.0
-        while True:
-            sweeper = acquire(self.store, SWEEP_KEY, me, wait=False, say=self.say)
-            if isinstance(sweeper, Holder):  # else a driver that begins, which takes a moment
-                if sweeper.run_id == SWEEPER and not self.wait:
-                    raise RunHeld(f"{self.store.url} is being swept by {sweeper}; try again soon")
-                time.sleep(0.5)
-                continue
-            try:
-                lease = acquire(self.store, lease_key(self.run_id), me, wait=False, say=self.say)
-            finally:
-                sweeper.release()
-            if isinstance(lease, Lease):
-                return lease
-            if not self.wait:
-                raise RunHeld(
-                    f"another driver works on it: {lease}. Watch it with `python -m pipeline "
-                    f"status {self.run_id}`, or give --wait to go on when it has ended"
-                )
-            if not told:
-                self.say(f"waiting: {lease} works on it")
-                told = True
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 5.0)
 
     def _new_state(self, me: Holder, stages: Mapping[str, StageState]) -> RunState:
         return RunState(
@@ -229,15 +200,11 @@ class Driver:
             The record that stands: another driver's, if that was published in the meantime.
         """
         self.check_lease()
-        self.finish_stage(record)
+        self.session.monitor.finish(record.mlflow_run_id, "FINISHED")
+        self._figures |= _figures_of(record)  # the run's soon
         stands = patiently(publish_record, self.store, record, instead_of=instead_of)
         self._published.append(record)
         return stands
-
-    def finish_stage(self, record: StageRecord) -> None:
-        """End a stage's MLflow run; its few figures go to the run's soon."""
-        self.session.monitor.finish(record.mlflow_run_id, "FINISHED")
-        self._figures |= _figures_of(record)
 
     def catch_up(self) -> None:
         """Do what no stage waits for, after those that could begin have begun.

@@ -1,4 +1,4 @@
-"""Who drives a run: a lease in the store with a heartbeat, so that two drivers never do the same.
+"""A lease in the store with a heartbeat, so that two drivers never do the same.
 
 A lease is a small object that its holder rewrites every ``BEAT_S``. Nobody compares clocks: a
 holder is dead when its lease has not changed for ``DEAD_AFTER_S`` of the watcher's own time, or at
@@ -20,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from cluster.errors import ObjectMissing
 from cluster.storage import ObjectStore
-from pipeline.errors import RunHeld
 
 BEAT_S = 4.0
 """Seconds between two heartbeats."""
@@ -204,64 +203,6 @@ def acquire(
             say(f"waiting: {holder} has it, or died less than {DEAD_AFTER_S:g} s ago")
             told = True
         time.sleep(min(0.5, BEAT_S / 4))
-
-
-class Claims:
-    """Which stages this driver computes, so that two runs that need the same one compute it once.
-
-    A claim is written once and never renewed: it holds as long as its run's lease does.
-
-    Args:
-        store: where claims lie, under ``claims/``.
-        me: this driver.
-    """
-
-    def __init__(self, store: ObjectStore, me: Holder) -> None:
-        self._store, self._me = store, me
-        self._watches: dict[str, Watch] = {}
-        self._mine: set[str] = set()
-
-    def try_claim(self, name: str) -> Holder | None:
-        """Claim ``NODE/FINGERPRINT``; return None if it is ours, else who has it.
-
-        Raises:
-            RunHeld: the claim that is there cannot be read.
-        """
-        key = f"claims/{name}"
-        if key in self._mine or self._store.put_bytes_if_absent(key, self._me.data()):
-            self._mine.add(key)
-            return None
-        holder = holder_of(self._store, key)
-        if holder is None:  # released just now
-            return self.try_claim(name)
-        if holder.owner == UNKNOWN:  # its run is not known, so neither is whether that lives
-            raise RunHeld(
-                f"{self._store.url_of(key)} cannot be read: a driver of another version of the "
-                "project computes this stage, or died doing so. When it has ended, remove what it "
-                "left: `python -m pipeline gc --delete`"
-            )
-        watch = self._watches.setdefault(holder.owner, Watch(self._store, lease_key(holder.run_id)))
-        driver, lives = watch.look()
-        if driver is not None and driver.owner == holder.owner and lives is not False:
-            return holder
-        if self._store.replace_bytes(key, self._me.data(), holder.sha256()):
-            self._mine.add(key)
-            return None
-        return holder
-
-    def release(self, name: str) -> None:
-        """Give a claim back."""
-        key = f"claims/{name}"
-        if key in self._mine:
-            self._mine.discard(key)
-            holder = holder_of(self._store, key)
-            if holder is not None and holder.owner == self._me.owner:
-                self._store.delete(key)
-
-    def release_all(self) -> None:
-        """Give every claim back."""
-        for key in sorted(self._mine):
-            self.release(key.removeprefix("claims/"))
 
 
 def lease_key(run_id: str) -> str:

@@ -18,10 +18,10 @@ from rich.progress import track
 from cluster.errors import ObjectMissing
 from cluster.leftovers import SAFE_AGE_S, Leftover, delete_leftover, find_leftovers
 from cluster.storage import ObjectStore
-from pipeline.driver import SWEEP_KEY, SWEEPER
 from pipeline.errors import RunHeld, UsageMistake
+from pipeline.gate import sweeping
 from pipeline.launch import store_of
-from pipeline.lease import BEAT_S, DEAD_AFTER_S, Holder, acquire, holder_of, this_process
+from pipeline.lease import holder_of
 from pipeline.output import console, print_json, print_table
 from pipeline.records import (
     all_records,
@@ -78,12 +78,7 @@ def gc_verb(options: argparse.Namespace) -> int:
         garbage = find_garbage(store, options.keep_runs)
         _report(store, garbage, leftovers, options.delete, options.json)
         return 0
-    lease = acquire(store, SWEEP_KEY, this_process(SWEEPER), wait=False, say=lambda text: None)
-    if isinstance(lease, Holder):
-        raise RunHeld(f"{store.url} is in use by {lease}; try again in a moment")
-    try:
-        for holder in living_drivers(store, DEAD_AFTER_S + BEAT_S):
-            raise RunHeld(f"{holder} works with {store.url}: delete when it has ended")
+    with sweeping(store) as lease:
         garbage = find_garbage(store, options.keep_runs)
         # Records before their objects: what is stopped half-way leaves no record without objects.
         order = sorted(garbage, key=lambda key: not key.startswith("records/"))
@@ -95,8 +90,6 @@ def gc_verb(options: argparse.Namespace) -> int:
         for leftover in leftovers:
             if leftover.age_s >= SAFE_AGE_S:
                 delete_leftover(store, leftover)
-    finally:
-        lease.release()
     _report(store, garbage, leftovers, True, options.json)
     return 0
 

@@ -1,4 +1,4 @@
-"""Leases and claims: who drives, who computes, and how the dead are told from the living."""
+"""Leases: who holds one, and how the dead are told from the living."""
 
 import math
 import threading
@@ -9,8 +9,7 @@ import pytest
 from cluster.errors import StoreUnavailable
 from cluster.local_store import LocalStore
 from pipeline import lease as module
-from pipeline.errors import RunHeld
-from pipeline.lease import Claims, Holder, Lease, Watch, acquire, holder_of, lease_key, this_process
+from pipeline.lease import Holder, Lease, Watch, acquire, holder_of, lease_key, this_process
 
 KEY = lease_key("run")
 
@@ -142,37 +141,6 @@ def test_a_lease_of_another_version_lives_while_its_bytes_change(store):
     assert watch.look()[1] is False
 
 
-def test_a_claim_that_cannot_be_read_is_neither_taken_nor_waited_for(store):
-    store.put_bytes("claims/train/abc", b'{"format": 2}')
-    with pytest.raises(RunHeld, match=r"claims/train/abc cannot be read: .* gc --delete"):
-        Claims(store, this_process("run")).try_claim("train/abc")
-
-
-def test_a_claim_holds_as_long_as_its_run_has_a_living_driver(store):
-    mine, other = Claims(store, this_process("run")), elsewhere("other", "theirs")
-    driver = Lease(store, lease_key("theirs"), other)
-    assert driver.try_acquire()
-    theirs = Claims(store, other)
-    assert theirs.try_claim("train/abc") is None
-    assert theirs.try_claim("train/abc") is None  # its own
-    assert mine.try_claim("train/abc").owner == "other"
-    theirs.release("train/abc")
-    assert mine.try_claim("train/abc") is None
-    assert theirs.try_claim("shard/abc") is None
-    driver.release()  # without its lease the driver is gone
-    assert mine.try_claim("shard/abc") is None
-    mine.release_all()
-    assert not list(store.list_keys("claims/"))
-
-
-def test_a_claim_that_another_one_has_by_now_is_not_given_back(store):
-    mine = Claims(store, this_process("run"))
-    assert mine.try_claim("train/abc") is None
-    store.put_bytes("claims/train/abc", elsewhere("successor").data())
-    mine.release_all()
-    assert holder_of(store, "claims/train/abc").owner == "successor"
-
-
 def test_a_store_that_was_away_is_not_held_against_the_holder(store, monkeypatch):
     store.put_bytes(KEY, elsewhere().data())
     watch = Watch(store, KEY)
@@ -180,15 +148,6 @@ def test_a_store_that_was_away_is_not_held_against_the_holder(store, monkeypatch
     watch._looked -= 60  # nobody could look for a minute
     watch._since -= 60
     assert watch.look() == (elsewhere(), None)
-
-
-def test_a_claim_of_an_earlier_driver_of_a_run_is_void(store):
-    first, second = elsewhere("first", "theirs"), elsewhere("second", "theirs")
-    assert Claims(store, first).try_claim("train/abc") is None
-    driver = Lease(store, lease_key("theirs"), second)
-    assert driver.try_acquire()
-    assert Claims(store, this_process("run")).try_claim("train/abc") is None
-    driver.release()
 
 
 def test_a_watch_says_what_it_does_not_know_yet(store):

@@ -103,15 +103,6 @@ def test_nothing_is_deleted_while_a_run_works(store, capsys):
     assert garbage(capsys, "--delete") == {"networks/half-done"}
 
 
-def test_no_run_begins_while_the_store_is_swept(store, monkeypatch):
-    monkeypatch.setattr("pipeline.lease.BEAT_S", 0.05)
-    sweeper = Lease(store, "sweep/lease", this_process("gc"))
-    assert sweeper.try_acquire()
-    error, _, _ = execute(graph(b=Settings(text="B")), store, run_id="two")
-    assert "is being swept by run gc" in str(error)
-    sweeper.release()
-
-
 def test_what_cannot_be_read_is_never_taken_for_nothing(store, capsys):
     """A record or state of another version may refer to anything."""
     (record,) = (key for key in store.list_keys("records/a/") if not key.endswith("latest.json"))
@@ -133,7 +124,7 @@ def test_a_dead_driver_elsewhere_does_not_keep_the_sweep_out_for_ever(store, mon
     far = Holder(owner="o", run_id="one", host="far", machine="far/x/y", pid=7)
     store.put_bytes(lease_key("one"), far.data())
     monkeypatch.setattr("pipeline.lease.DEAD_AFTER_S", 0.5)
-    monkeypatch.setattr("pipeline.sweep.DEAD_AFTER_S", 0.5)
+    monkeypatch.setattr("pipeline.gate.DEAD_AFTER_S", 0.5)
     store.put_bytes("networks/half-done", b"rest")
     assert garbage(capsys, "--delete") == {"networks/half-done"}
 
