@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.monitor import Beat, MonitorHandle
-from cluster.storage import ObjectStore
+from cluster.storage import ObjectRef, ObjectStore
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ class Services:
     def log_bytes(self, path: str, data: bytes) -> None:
         """Log a file among the stage's artifacts."""
         self.monitor.log_bytes(self.run_id, path, data)
+
+    def log_dataset(self, name: str, version: ObjectRef, context: str) -> None:
+        """Log that the stage's run uses a data set; its version is an object's digest."""
+        url = self.store.url_of(version.key)
+        self.monitor.log_dataset(self.run_id, name, version.sha256, url, context)
 
     def child(self, name: str) -> "Services":
         """Return the same services with a run of its own below the stage's: a trial."""

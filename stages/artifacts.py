@@ -1,20 +1,22 @@
 """The values on the DAG's edges: small, frozen, saved as JSON; bytes stay in the object store."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
+from cluster.services import Services
 from cluster.storage import ObjectRef
 
-if TYPE_CHECKING:
-    from cluster.services import Services
 
-
-class Artifact(BaseModel):
-    """What a stage hands on."""
+class Value(BaseModel):
+    """An artifact, or a part of one; numbers that are none, as of a diverged loss, are kept."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Artifact(Value):
+    """What a stage hands on."""
 
     def objects(self) -> tuple[ObjectRef, ...]:
         """Every object in the store that must be there, whole, for this artifact to hold."""
@@ -25,18 +27,15 @@ class Artifact(BaseModel):
         return {}
 
 
-class ShardSplit(BaseModel):
+class ShardSplit(Value):
     """One split of a sharded data set.
 
     Attributes:
         manifest: the JSON object that lists the shards; its digest is the split's version.
         shards: the tars, in the manifest's order.
         indexes: where each tar's samples lie, in the same order.
-        num_samples: frames in all shards.
         num_samples_per_shard: frames of each shard, in the same order.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     manifest: ObjectRef
     shards: tuple[ObjectRef, ...]
@@ -49,10 +48,8 @@ class ShardSplit(BaseModel):
         return sum(self.num_samples_per_shard)
 
 
-class SkippedFrame(BaseModel):
+class SkippedFrame(Value):
     """A frame that sharding left out, and why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     split: str
     frame: str
@@ -94,15 +91,12 @@ class ShardSet(Artifact):
             for ref in (split.manifest, *split.shards, *split.indexes)
         )
 
-    def log_use(self, services: "Services", splits: Iterable[str]) -> None:
+    def log_use(self, services: Services, splits: Iterable[str]) -> None:
         """Say in a stage's MLflow run which data it uses: each split's manifest and digest."""
         for split in splits:
             if split in self.splits:
                 manifest = self.splits[split].manifest
-                url = services.store.url_of(manifest.key)
-                services.monitor.log_dataset(
-                    services.run_id, f"{self.dataset}-{split}", manifest.sha256, url, split
-                )
+                services.log_dataset(f"{self.dataset}-{split}", manifest, split)
 
     def summary(self) -> dict[str, float]:
         """Frames by split, frames left out, and the middle of measured depth in metres."""
@@ -111,7 +105,7 @@ class ShardSet(Artifact):
         return {**counts, "num_skipped": float(len(self.skipped)), **median}
 
 
-class EpochRecord(BaseModel):
+class EpochRecord(Value):
     """What one epoch of training came to.
 
     Attributes:
@@ -121,8 +115,6 @@ class EpochRecord(BaseModel):
         metrics: of the validation frames: ``loss``, and the per-image mean of each metric.
         seconds: what the epoch took, validation included.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     epoch: int
     step: int
@@ -178,7 +170,7 @@ class Checkpoint(Artifact):
         }
 
 
-class Trial(BaseModel):
+class Trial(Value):
     """One trial of an ablation: a study with one seed.
 
     Attributes:
@@ -188,8 +180,6 @@ class Trial(BaseModel):
         metrics: validation metrics after the last epoch; empty for a failed trial.
         curve: validation loss after each epoch.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     study: str
     seed: int
@@ -227,10 +217,8 @@ class AblationTable(Artifact):
         return {f"{name}_per_image_delta1": v for name, v in means.items() if v is not None}
 
 
-class Picture(BaseModel):
+class Picture(Value):
     """A picture in the store, with what stands under it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     image: ObjectRef
     caption: str
@@ -290,10 +278,8 @@ class ReportFiles(Artifact):
         return (self.html, self.markdown, self.data)
 
 
-class RegisteredModel(BaseModel):
+class RegisteredModel(Value):
     """One version in the model registry."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     dataset: str
     name: str
@@ -314,4 +300,3 @@ AnyArtifact = Annotated[
     ShardSet | Checkpoint | AblationTable | EvalReport | ReportFiles | Registration,
     Field(discriminator="kind"),
 ]
-ARTIFACT: TypeAdapter[AnyArtifact] = TypeAdapter(AnyArtifact)

@@ -1,8 +1,9 @@
 """What artifacts say of themselves, and that they come back from JSON as they were."""
 
 import pytest
+from pydantic import TypeAdapter
 
-from stages.artifacts import ARTIFACT, AblationTable, EpochRecord, Trial
+from stages.artifacts import AblationTable, AnyArtifact, EpochRecord, Trial
 from tests.stages.report_artifacts import make_ablation, make_checkpoint, make_evaluation
 
 
@@ -34,4 +35,4 @@ def test_an_ablation_means_over_the_seeds_that_finished():
         dataset="nyu", recipe={}, trials=(trial(0, 0.4), trial(1, 0.6), trial(2, None))
     )
     assert table.mean_metric("baseline", "delta1") == pytest.approx(0.5)
-    assert ARTIFACT.validate_json(table.model_dump_json()) == table
+    assert TypeAdapter(AnyArtifact).validate_json(table.model_dump_json()) == table
