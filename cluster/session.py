@@ -110,13 +110,6 @@ class Session:
 
         ray.cancel(handle, force=force, recursive=True)
 
-    def logs(self) -> str:
-        """Where Ray's own logs are, for a failure's post-mortem."""
-        import ray
-
-        node: Any = ray._private.worker._global_node
-        return str(node.get_logs_dir_path()) if node else "the Ray dashboard"
-
 
 def cluster_address(config: SessionConfig) -> str | None:
     """Return the address of the cluster that a session uses; None = one is started here."""

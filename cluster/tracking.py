@@ -270,10 +270,6 @@ class Tracker:
             self.finish(run_id, status)
         self._is_closed = True
 
-    def run_url(self, run_id: str) -> str:
-        """Where the run's page is, below the server's address."""
-        return f"#/experiments/{self._experiment_id}/runs/{run_id}"
-
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested tables to dotted keys."""

@@ -1,7 +1,4 @@
-"""A trained network in one file: weights as safetensors, and in the header all it takes to use it.
-
-The header is read without PyTorch by ``network_header.read_network_header``.
-"""
+"""A trained network in one file: weights as safetensors, and in the header what their use takes."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a network file says about itself, read without loading weights or PyTorch.
+"""What a network file says about itself.
 
 A network file is a safetensors file whose header has one entry, ``densedepth``: JSON with the
 format's version, the arguments that rebuild the network, the depth range in metres, and extra
@@ -8,7 +8,6 @@ give the same bytes.
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from densedepth.errors import WeightsError
@@ -16,7 +15,6 @@ from densedepth.errors import WeightsError
 ENTRY = "densedepth"
 VERSION = 1
 _LENGTH_BYTES = 8
-_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
 @dataclass(frozen=True)
@@ -51,27 +49,11 @@ class NetworkHeader:
         return {ENTRY: json.dumps(entry, sort_keys=True, allow_nan=False)}
 
 
-def read_network_header(path: str | Path) -> NetworkHeader:
-    """Read a network file's header.
-
-    Raises:
-        WeightsError: there is no such file, or it is not a network file of this project.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"no network file at {path}: correct the path")
-    with path.open("rb") as file:
-        start = file.read(_LENGTH_BYTES)
-        size_bytes = int.from_bytes(start, "little")
-        header = file.read(size_bytes) if size_bytes <= _MAX_HEADER_BYTES else b""
-    return parse_network_header(start + header, str(path))
-
-
 def parse_network_header(content: bytes, name: str) -> NetworkHeader:
     """Read the header at the beginning of a network file's bytes.
 
     Args:
-        content: the file's bytes, at least up to the end of the header.
+        content: the file's bytes.
         name: what an error calls the file.
 
     Raises:

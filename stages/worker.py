@@ -68,8 +68,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
             listeners=listeners,
             profiler=run.profiler(),
         )
-    count = sum(p.numel() for p in run.learner.network.parameters() if p.requires_grad)
-    return {**run.told, "num_parameters": count}
+    return {**run.told, "num_parameters": run.learner.network.num_trainable}
 
 
 class _Run:
