@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from densedepth.data.kitti import KittiEigen
-from densedepth.data.nyu import NyuDenseDepth, NyuSync
+from densedepth.data.nyu import NyuDenseDepth
 from densedepth.data.nyu_labeled import NyuLabeled
+from densedepth.data.nyu_sync import NyuSync
 from densedepth.data.pairs import ImagePairs
 from densedepth.errors import DataError
 

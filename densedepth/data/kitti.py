@@ -16,7 +16,7 @@ from densedepth.data.listing import (
     require_choice,
     require_frames,
 )
-from densedepth.data.split import require_fraction, take_split, without_test
+from densedepth.data.split import part_of, require_fraction
 from densedepth.data.velodyne import (
     CAMERA_FILE,
     VELODYNE_FILE,
@@ -88,10 +88,7 @@ class KittiEigen:
         else:
             path = find_list(root, self.train_list, "train_list", "train_files.txt")
         listing = require_frames(self._read_list(path), split, f"{path} at {root}")
-        if split == "test":
-            return listing
-        listing = without_test(listing, self)
-        return take_split(listing, split, self.val_fraction, self.seed)
+        return part_of(listing, split, self, self.val_fraction, self.seed)
 
     def read(self, frame: Frame) -> EncodedSample:
         """Read one frame; a scan becomes a 16-bit depth map in steps of 1/256 m.

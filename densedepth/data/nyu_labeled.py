@@ -9,7 +9,7 @@ import numpy as np
 from densedepth.data.encode import encode_image_png, encode_sample, quantise_depth
 from densedepth.data.listing import ListingBuilder, find_root, require_choice, require_frames
 from densedepth.data.nyu import room_of
-from densedepth.data.split import require_fraction, take_split, without_test
+from densedepth.data.split import part_of, require_fraction
 from densedepth.errors import BadFrameError, MissingDataError
 from densedepth.sample import EncodedSample, Frame, Listing, Split, TruthKind
 
@@ -72,10 +72,7 @@ class NyuLabeled:
             scene = rooms[index] if rooms else "labeled"
             builder.add(line, f"{_KEY_PREFIX}{index:05d}", scene, mat_path, mat_path)
         listing = require_frames(builder.build(), split, str(mat_path))
-        if split == "test":
-            return listing
-        listing = without_test(listing, self)
-        return take_split(listing, split, self.val_fraction, self.seed)
+        return part_of(listing, split, self, self.val_fraction, self.seed)
 
     def read(self, frame: Frame) -> EncodedSample:
         """Read one frame out of the file and encode it without visible loss.

@@ -65,12 +65,28 @@ def split_validation(
     )
 
 
-def without_test(listing: Listing, reader: Reader) -> Listing:
-    """Leave out of a training list, and tell, what the reader's test list has too.
+def part_of(
+    listing: Listing, split: Split, reader: Reader, val_fraction: float, seed: int
+) -> Listing:
+    """Return a split of a data set that has a list for training and one for the test.
+
+    Args:
+        listing: what the split's list gives: the test list, or the training list whole.
+        split: which part is wanted; the test list is it as it is.
+        reader: lists the test frames: what is among them is left out of the others, and told.
+        val_fraction: part of the training frames that validates, in [0, 1).
+        seed: another seed takes other scenes.
 
     Raises:
-        EmptySplitError: nothing is left.
+        EmptySplitError: nothing is left, or ``val_fraction`` gives no validation frame.
+        DataError: ``val_fraction`` is not in [0, 1).
     """
+    if split == "test":
+        return listing
+    return take_split(_without_test(listing, reader), split, val_fraction, seed)
+
+
+def _without_test(listing: Listing, reader: Reader) -> Listing:
     try:
         tested = {frame.key for frame in reader.list_frames("test").frames}
     except (MissingDataError, EmptySplitError):  # training alone needs no test list
