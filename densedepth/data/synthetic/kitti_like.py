@@ -9,15 +9,7 @@ from PIL import Image
 
 from densedepth.data.synthetic.calibration import calibration_for
 from densedepth.data.synthetic.drives import street_frame
-from densedepth.data.synthetic.recipe import (
-    RECIPE_FILE,
-    Progress,
-    clear,
-    do_all,
-    is_written,
-    make_recipe,
-    save_lists,
-)
+from densedepth.data.synthetic.recipe import Progress, make_recipe, write_once
 from densedepth.sample import Split
 
 _LISTS = ("train_files.txt", "test_files.txt")
@@ -69,7 +61,6 @@ def write_kitti_like(
     num_test: int,
     size_px: tuple[int, int] = (375, 1242),
     seed: int,
-    num_processes: int = 1,
     on_progress: Progress | None = None,
 ) -> None:
     """Write made-up drives along streets in the layout of KITTI raw and its annotated depth.
@@ -87,7 +78,6 @@ def write_kitti_like(
         num_test: test frames.
         size_px: height and width; the camera's intrinsics scale with it.
         seed: of everything.
-        num_processes: how many processes render; it does not change a byte.
         on_progress: called with frames done and frames in all.
 
     Raises:
@@ -105,29 +95,26 @@ def write_kitti_like(
     train = [_Job("train", d, k) for d in range(num_train_drives) for k in range(frames_per_drive)]
     per_drive = _TEST_FRAMES_PER_DRIVE
     test = [_Job("test", i // per_drive, i % per_drive * _TEST_STEP) for i in range(num_test)]
-    jobs = train + test
-    if is_written(root, recipe, _LISTS):
-        if on_progress is not None:
-            on_progress(len(jobs), len(jobs))
-        return
-    clear(root, _LISTS)
-    for folder in {path.parent for job in jobs for path in job.paths(root)}:
-        folder.mkdir(parents=True, exist_ok=True)
-    (root / RECIPE_FILE).unlink(missing_ok=True)
     calibration = calibration_for(size_px)
-    for day in _DAYS.values():
-        (root / day / "calib_cam_to_cam.txt").write_text(calibration.cam_to_cam_text())
-        (root / day / "calib_velo_to_cam.txt").write_text(calibration.velo_to_cam_text())
-    do_all(
-        partial(_write, root, seed, size_px),
-        jobs,
-        num_processes=num_processes,
-        chunk=frames_per_drive,
+    focal = f"{calibration.focal_px:.4f}"
+    texts = {
+        f"{day}/{name}": text
+        for day in _DAYS.values()
+        for name, text in (
+            ("calib_cam_to_cam.txt", calibration.cam_to_cam_text()),
+            ("calib_velo_to_cam.txt", calibration.velo_to_cam_text()),
+        )
+    }
+    write_once(
+        root,
+        recipe,
+        dict(zip(_LISTS, (train, test), strict=True)),
+        texts=texts,
+        paths=lambda job: job.paths(root),
+        write=partial(_write, root, seed, size_px),
+        line=lambda job: f"{job.image} {job.annotated} {focal}",
         on_progress=on_progress,
     )
-    focal = f"{calibration.focal_px:.4f}"
-    lines = [[f"{job.image} {job.annotated} {focal}" for job in part] for part in (train, test)]
-    save_lists(root, recipe, dict(zip(_LISTS, lines, strict=True)))
 
 
 def _write(root: Path, seed: int, size_px: tuple[int, int], job: _Job) -> None:

@@ -8,15 +8,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from densedepth.data.synthetic.recipe import (
-    RECIPE_FILE,
-    Progress,
-    clear,
-    do_all,
-    is_written,
-    make_recipe,
-    save_lists,
-)
+from densedepth.data.synthetic.recipe import Progress, make_recipe, write_once
 from densedepth.data.synthetic.rooms import room_frame, room_kind
 from densedepth.sample import Split
 
@@ -44,7 +36,6 @@ def write_nyu_like(
     num_test: int,
     size_px: tuple[int, int] = (480, 640),
     seed: int,
-    num_processes: int = 1,
     on_progress: Progress | None = None,
 ) -> None:
     """Write pictures of made-up rooms in the layout of DenseDepth's ``nyu_data.zip``.
@@ -62,7 +53,6 @@ def write_nyu_like(
         num_test: test pictures.
         size_px: height and width.
         seed: of everything.
-        num_processes: how many processes render; it does not change a byte.
         on_progress: called with frames done and frames in all.
 
     Raises:
@@ -86,24 +76,16 @@ def write_nyu_like(
     for i in range(num_test):
         name = f"data/nyu2_test/{i:05d}"
         test.append(_Job("test", i, 0, f"{name}_colors.jpg", f"{name}_depth.png"))
-    jobs = train + test
-    if is_written(root, recipe, _LISTS):
-        if on_progress is not None:
-            on_progress(len(jobs), len(jobs))
-        return
-    clear(root, _LISTS)
-    for parent in {(root / job.image).parent for job in jobs}:
-        parent.mkdir(parents=True, exist_ok=True)
-    (root / RECIPE_FILE).unlink(missing_ok=True)
-    do_all(
-        partial(_write, root, seed, size_px),
-        jobs,
-        num_processes=num_processes,
-        chunk=frames_per_scene,
+    write_once(
+        root,
+        recipe,
+        dict(zip(_LISTS, (train, test), strict=True)),
+        texts={},
+        paths=lambda job: (root / job.image, root / job.depth),
+        write=partial(_write, root, seed, size_px),
+        line=lambda job: f"{job.image},{job.depth}",
         on_progress=on_progress,
     )
-    lines = [[f"{job.image},{job.depth}" for job in part] for part in (train, test)]
-    save_lists(root, recipe, dict(zip(_LISTS, lines, strict=True)))
 
 
 def _write(root: Path, seed: int, size_px: tuple[int, int], job: _Job) -> None:

@@ -1,4 +1,4 @@
-"""Recipes: what a synthetic data set was made from, kept beside it so that it is made once.
+"""Recipes: what a rendered data set is made from, kept beside it so that it is made once.
 
 A root with a recipe may be written again; a root with lists but no recipe is somebody's real
 data and is left alone.
@@ -6,10 +6,8 @@ data and is left alone.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,14 +49,53 @@ def make_recipe(kind: str, *, size_px: tuple[int, int], seed: int, **counts: int
     }
 
 
-def is_written(root: Path, recipe: dict[str, Any], lists: Sequence[str]) -> bool:
-    """Say whether a root already holds exactly this data set, with every file it lists.
+def write_once(
+    root: Path,
+    recipe: dict[str, Any],
+    lists: Mapping[str, Sequence[Job]],
+    *,
+    texts: Mapping[str, str],
+    paths: Callable[[Job], Sequence[Path]],
+    write: Callable[[Job], None],
+    line: Callable[[Job], str],
+    on_progress: Progress | None,
+) -> None:
+    """Write a data set, unless the root holds exactly this one; lists and recipe come last.
 
     Args:
-        root: folder of the data set.
+        root: its folder.
         recipe: of ``make_recipe``.
-        lists: names of its list files; their words that hold a dot and a slash are files.
+        lists: list file -> its frames.
+        texts: further file -> what stands in it.
+        paths: the files of a frame.
+        write: writes these.
+        line: a frame's line in its list.
+        on_progress: called after each frame, or once where all is there.
+
+    Raises:
+        DataError: the root holds lists that the generator did not write.
     """
+    jobs = [job for part in lists.values() for job in part]
+    tell = on_progress or (lambda done, total: None)
+    if _is_written(root, recipe, lists):
+        tell(len(jobs), len(jobs))
+        return
+    _clear(root, lists)
+    for folder in {path.parent for job in jobs for path in paths(job)}:
+        folder.mkdir(parents=True, exist_ok=True)
+    (root / RECIPE_FILE).unlink(missing_ok=True)
+    for name, text in texts.items():
+        (root / name).write_text(text)
+    for number, job in enumerate(jobs, 1):
+        write(job)
+        tell(number, len(jobs))
+    for name, part in lists.items():
+        (root / name).write_text("".join(f"{line(job)}\n" for job in part))
+    (root / RECIPE_FILE).write_text(json.dumps(recipe, indent=2) + "\n")
+
+
+def _is_written(root: Path, recipe: dict[str, Any], lists: Iterable[str]) -> bool:
+    """Say whether a root holds exactly this data set; words of its lists with a slash are files."""
     try:
         if json.loads((root / RECIPE_FILE).read_text()) != recipe:
             return False
@@ -74,7 +111,7 @@ def _has_bytes(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def clear(root: Path, lists: Sequence[str]) -> None:
+def _clear(root: Path, lists: Iterable[str]) -> None:
     """Make way for a new data set: without its lists, a half-written one is none.
 
     Raises:
@@ -88,42 +125,3 @@ def clear(root: Path, lists: Sequence[str]) -> None:
         )
     for path in found:
         path.unlink()
-
-
-def save_lists(root: Path, recipe: dict[str, Any], lists: dict[str, Iterable[str]]) -> None:
-    """Write the lists, then the recipe, when all frames are there."""
-    for name, lines in lists.items():
-        (root / name).write_text("".join(f"{line}\n" for line in lines))
-    (root / RECIPE_FILE).write_text(json.dumps(recipe, indent=2) + "\n")
-
-
-def do_all(
-    function: Callable[[Job], None],
-    jobs: Sequence[Job],
-    *,
-    num_processes: int,
-    chunk: int,
-    on_progress: Progress | None,
-) -> None:
-    """Do independent jobs, in this process or in several new ones.
-
-    Args:
-        function: does one job; at the top level of a module, so that processes find it.
-        jobs: picklable values.
-        num_processes: 1 = this process.
-        chunk: how many neighbouring jobs one process takes at a time.
-        on_progress: called after each job, in order.
-    """
-    if num_processes < 1:
-        raise ValueError(f"num_processes={num_processes}: give at least 1")
-    if num_processes == 1:
-        for i, job in enumerate(jobs):
-            function(job)
-            if on_progress is not None:
-                on_progress(i + 1, len(jobs))
-        return
-    # Not forked: a process with threads (torch, Ray) may hang in its copy.
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-        for i, _ in enumerate(pool.map(function, jobs, chunksize=chunk)):
-            if on_progress is not None:
-                on_progress(i + 1, len(jobs))

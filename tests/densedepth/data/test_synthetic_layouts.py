@@ -130,11 +130,11 @@ def test_test_rooms_are_no_training_rooms(nyu: Path) -> None:
 
 
 @pytest.mark.parametrize(("write", "arguments"), WRITERS, ids=["nyu", "kitti"])
-def test_two_processes_write_the_same_bytes_as_one(
+def test_the_same_arguments_give_the_same_bytes(
     write: Writer, arguments: dict, tmp_path: Path, nyu: Path, kitti: Path
 ) -> None:
     seen: list[tuple[int, int]] = []
-    write(tmp_path, **arguments, num_processes=2, on_progress=lambda *x: seen.append(x))
+    write(tmp_path, **arguments, on_progress=lambda *x: seen.append(x))
     expected = contents(nyu if write is write_nyu_like else kitti)
     found = contents(tmp_path)
     assert found.keys() == expected.keys()
@@ -193,7 +193,6 @@ def test_an_interrupted_writing_leaves_no_lists(tmp_path: Path) -> None:
     ({"num_test": 0}, "num_test=0: give at least 1"),
     ({"num_train_scenes": -2}, "num_train_scenes=-2"),
     ({"size_px": (48, 4)}, r"size_px=\(48, 4\): give height and width, each at least 16"),
-    ({"num_processes": 0}, "num_processes=0"),
 ])  # fmt: skip
 def test_numbers_that_make_no_data_set_are_refused(
     wrong: dict, message: str, tmp_path: Path
