@@ -1,14 +1,11 @@
 """The configuration of a run: a preset, then overrides; every mistake reported at once."""
 
-import difflib
-import fnmatch
 import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cluster.session import SessionConfig
 from cluster.storage import open_store
 from cluster.tracking import TrackingConfig
+from pipeline.config_mistakes import idle_limits, nearest, wrong_branches, wrong_values
 from pipeline.errors import ConfigMistakes, Mistake
 from pipeline.retry import ExecutionConfig
 from stages.ablate import AblateConfig
@@ -24,7 +22,7 @@ from stages.evaluate import EvaluateConfig
 from stages.register import RegisterConfig
 from stages.report import ReportConfig
 from stages.settings import anchored
-from stages.shard import ShardConfig, problems
+from stages.shard import ShardConfig
 from stages.train import TrainConfig
 
 PRESETS = Path(__file__).parent / "presets"
@@ -124,9 +122,9 @@ def _validated(data: dict[str, Any], mistakes: list[Mistake]) -> PipelineConfig:
     try:
         config = PipelineConfig.model_validate(data)
     except ValidationError as error:
-        mistakes += _joined(_mistake(e, data) for e in error.errors(include_url=False))
-    mistakes += _cross_check(data)
-    mistakes += [] if config is None else _idle_limits(config)
+        mistakes += wrong_values(error, PipelineConfig)
+    mistakes += wrong_branches(data)
+    mistakes += [] if config is None else idle_limits(config)
     inherited = {m.key.replace("train.", "ablate.", 1) for m in mistakes if m.key[:6] == "train."}
     mistakes = [m for m in mistakes if m.key not in inherited]
     if mistakes or config is None:
@@ -205,96 +203,3 @@ def _fill_places(data: dict[str, Any]) -> None:
     for table in tables.values() if isinstance(tables, dict) else ():
         if isinstance(table, dict) and str(table.get("root", "")).startswith("outputs:"):
             table["root"] = str(root / table["root"].removeprefix("outputs:"))
-
-
-def _mistake(error: Any, data: dict[str, Any]) -> Mistake:
-    """Turn one of pydantic's errors into a mistake with the nearest valid name."""
-    parts = [str(part) for part in error["loc"]]  # branches of a union are no keys
-    location = [p for p in parts if p != "bool" and not p.startswith("literal[")]
-    key, value = ".".join(location), error.get("input")
-    shown = "" if isinstance(value, dict) else repr(value)
-    if error["type"] == "extra_forbidden":
-        known = _fields_at(location[:-1])
-        hint = nearest(location[-1], known)
-        return Mistake(key, shown, "no such key", hint or f"valid: {', '.join(sorted(known))}")
-    if error["type"] == "missing":
-        return Mistake(key, "", "must be set")
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return Mistake(key, shown, message)
-
-
-def _joined(mistakes: Iterable[Mistake]) -> list[Mistake]:
-    """Make one mistake of those that the branches of a union found in one value."""
-    joined: dict[tuple[str, str], Mistake] = {}
-    for mistake in mistakes:
-        place = (mistake.key, mistake.value)
-        known = joined.get(place)
-        if known is None:
-            joined[place] = mistake
-        elif mistake.reason not in known.reason:
-            joined[place] = replace(known, reason=f"{known.reason}; or: {mistake.reason}")
-    return list(joined.values())
-
-
-def _fields_at(location: Sequence[str]) -> list[str]:
-    """Return the names that are valid below a location of the configuration."""
-    model: Any = PipelineConfig
-    for part in location:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return []
-        fields = {f.alias or name: f for name, f in model.model_fields.items()}
-        if part not in fields:
-            continue  # a data set's name in a dictionary of tables
-        annotation = fields[part].annotation
-        inner = getattr(annotation, "__args__", ())
-        models = [a for a in (annotation, *inner) if isinstance(a, type)]
-        model = next((a for a in models if issubclass(a, BaseModel)), None)
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return []
-    return [f.alias or name for name, f in model.model_fields.items()]
-
-
-def _cross_check(data: dict[str, Any]) -> list[Mistake]:
-    """Find what only shows between tables: branches without data, results without a network."""
-    tables = {s: data.get(s, {}) for s in ("shard", "train", "ablate", "evaluate")}
-    if not all(isinstance(t, dict) for t in tables.values()):
-        return []
-    found = [
-        Mistake(f"shard.{branch}", "", problem)
-        for branch, table in tables["shard"].items()
-        if isinstance(table, dict)
-        for problem in problems(table)
-    ]
-    for branch in tables["shard"]:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", branch):
-            reason = "a data set's name is made of letters, digits, _ and -"
-            found.append(Mistake(f"shard.{branch}", "", reason))
-    for stage, needed in (("train", "shard"), ("ablate", "shard"), ("evaluate", "train")):
-        for branch in tables[stage]:
-            if branch not in tables[needed]:
-                known = list(tables[needed])
-                reason = f"there is no [{needed}.{branch}] that it could use"
-                found.append(Mistake(f"{stage}.{branch}", "", reason, nearest(branch, known)))
-    return found
-
-
-def _idle_limits(config: PipelineConfig) -> list[Mistake]:
-    """Find time limits that hold for no stage: a name that is misspelt would limit nothing."""
-    kinds = ("shard", "train", "ablate", "evaluate")
-    once = ("report", "register")
-    nodes = [f"{kind}.{branch}" for kind in kinds for branch in getattr(config, kind)]
-    names = [*nodes, *kinds, *once]
-    return [
-        Mistake(
-            f"execution.time_limits_s.{name}", f"{limit_s:g}", f"no stage is called {name!r}",
-            nearest(name, names) or f"valid: {', '.join(names)}, or a pattern such as '*.nyu'",
-        )
-        for name, limit_s in config.execution.time_limits_s.items()
-        if name not in names and not fnmatch.filter([*nodes, *once], name)
-    ]  # fmt: skip
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Return ``did you mean X?`` for the most similar name, or nothing."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else ""

@@ -6,8 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
-from cluster.monitor import Beat, Monitor, MonitorHandle, Progress
-from cluster.tracking import TrackingConfig
+from cluster.monitor import Progress
 from pipeline import console as module
 from pipeline.console import RunDisplay, duration_text, progress_text
 
@@ -98,52 +97,3 @@ def test_a_terminal_gets_one_row_per_stage():
     drawn = console.file.getvalue()
     assert "[x] changed" in drawn
     assert "waits" in drawn
-
-
-def test_trials_speak_beside_their_stages_count():
-    handle = MonitorHandle(Monitor(TrackingConfig()), remote=False)
-    handle.progress("ablate.nyu", 1, 4, "trials")
-    handle.say("ablate.nyu", "baseline: 3/8 steps")
-    shown = handle.snapshot()["ablate.nyu"]
-    assert (shown.done, shown.total, shown.text) == (1, 4, "baseline: 3/8 steps")
-
-
-def test_another_unit_starts_another_clock(monkeypatch):
-    from cluster import monitor
-
-    now = [0.0]
-    monkeypatch.setattr(monitor.time, "monotonic", lambda: now[0])
-    mine = Monitor(TrackingConfig())
-    mine.progress("shard.nyu", 1, 600, "scenes", "")
-    now[0] = 60.0
-    mine.progress("shard.nyu", 0, 100, "frames", "")
-    now[0] = 62.0
-    mine.progress("shard.nyu", 10, 100, "frames", "")
-    assert mine.snapshot()["shard.nyu"].eta_s() == pytest.approx(18.0)
-
-
-def test_words_move_the_clock_and_a_ranks_silence_is_counted(monkeypatch):
-    from cluster import monitor
-
-    now = [0.0]
-    monkeypatch.setattr(monitor.time, "monotonic", lambda: now[0])
-    mine = Monitor(TrackingConfig())
-    mine.progress("ablate.nyu", 0, 4, "trials", "")
-    mine.progress("ablate.nyu", 1, 4, "trials", "")
-    mine.beat("key", 3, Beat(node="n", pid=1, doing="step", step=5, seconds=2.0))
-    now[0] = 60.0
-    mine.say("ablate.nyu", "baseline: 3/8 steps")
-    assert mine.snapshot()["ablate.nyu"].eta_s() == pytest.approx(180.0)
-    assert mine.beats("key")[3].silent_s == 60.0
-
-
-def test_a_resumed_training_promises_time_by_what_it_did_itself(monkeypatch):
-    from cluster import monitor
-
-    now = [0.0]
-    monkeypatch.setattr(monitor.time, "monotonic", lambda: now[0])
-    mine = Monitor(TrackingConfig())
-    mine.progress("train.nyu", 90, 100, "steps", "")
-    now[0] = 10.0
-    mine.progress("train.nyu", 95, 100, "steps", "")
-    assert mine.snapshot()["train.nyu"].eta_s() == pytest.approx(10.0)
