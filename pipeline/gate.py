@@ -13,9 +13,9 @@ from pipeline.lease import (
     Lease,
     acquire,
     lease_key,
+    living_drivers,
     this_process,
 )
-from pipeline.runs import living_drivers
 
 KEY = "sweep/lease"
 """Lease of who sweeps, and for a moment of each driver that begins."""

@@ -210,6 +210,24 @@ def lease_key(run_id: str) -> str:
     return f"runs/{run_id}/lease"
 
 
+def living_drivers(store: ObjectStore, patience_s: float = 0.0) -> list[Holder]:
+    """Return the holder of every run's lease that is not known to be dead.
+
+    Args:
+        store: where the leases are.
+        patience_s: how long to watch those that may have died on other machines.
+    """
+    keys = [key for key in store.list_keys("runs/") if key.endswith("/lease")]
+    watches = [Watch(store, key) for key in keys]
+    until = time.monotonic() + patience_s
+    while True:
+        looks = [watch.look() for watch in watches]
+        is_clear = all(lives is not None for _, lives in looks)
+        if is_clear or time.monotonic() >= until:
+            return [holder for holder, lives in looks if holder and lives is not False]
+        time.sleep(0.5)
+
+
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cluster.errors import ClusterError, ObjectMissing
 from cluster.storage import ObjectStore
 from pipeline.errors import UsageMistake
-from pipeline.lease import UNKNOWN, Holder, Watch, lease_key
+from pipeline.lease import UNKNOWN, Watch, lease_key
 
 StageStatus = Literal["waits", "runs", "done", "cached", "failed", "killed", "left out"]
 RunStatus = Literal["running", "finished", "failed", "killed"]
@@ -233,24 +233,6 @@ def is_alive(store: ObjectStore, state: RunState, watch: Watch | None = None) ->
     if holder is None or holder.owner not in (state.owner, UNKNOWN):
         return False
     return lives
-
-
-def living_drivers(store: ObjectStore, patience_s: float = 0.0) -> list[Holder]:
-    """Return the holder of every run's lease that is not known to be dead.
-
-    Args:
-        store: where the leases are.
-        patience_s: how long to watch those that may have died on other machines.
-    """
-    keys = [key for key in store.list_keys("runs/") if key.endswith("/lease")]
-    watches = [Watch(store, key) for key in keys]
-    until = time.monotonic() + patience_s
-    while True:
-        looks = [watch.look() for watch in watches]
-        is_clear = all(lives is not None for _, lives in looks)
-        if is_clear or time.monotonic() >= until:
-            return [holder for holder, lives in looks if holder and lives is not False]
-        time.sleep(0.5)
 
 
 def now_iso() -> str:

@@ -21,7 +21,7 @@ from cluster.storage import ObjectStore
 from pipeline.errors import RunHeld, UsageMistake
 from pipeline.gate import sweeping
 from pipeline.launch import store_of
-from pipeline.lease import holder_of
+from pipeline.lease import holder_of, living_drivers
 from pipeline.output import console, print_json, print_table
 from pipeline.records import (
     all_records,
@@ -33,7 +33,6 @@ from pipeline.records import (
 from pipeline.runs import (
     RunState,
     list_runs,
-    living_drivers,
     load_attempts,
     unreadable_states,
 )
