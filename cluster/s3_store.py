@@ -64,7 +64,7 @@ class S3Store(ObjectStore):
 
     def put_bytes(self, key: str, data: bytes) -> ObjectRef:
         """Write an object, in the place of the one that may be there."""
-        ref = _ref_of(key, data)
+        ref = ObjectRef.of(key, data)
         patiently(lambda: self._put_whole(ref, data))
         return ref
 
@@ -205,7 +205,7 @@ class S3Store(ObjectStore):
         )
 
     def _put_on_condition(self, key: str, data: bytes, **condition: str) -> bool:
-        ref, pauses_s = _ref_of(key, data), iter(_PAUSES_S)
+        ref, pauses_s = ObjectRef.of(key, data), iter(_PAUSES_S)
         while True:
             with s3_errors(self.url_of(key), writing=True):
                 try:
@@ -282,10 +282,6 @@ class S3Store(ObjectStore):
                 if pause_s is None:
                     raise
             sleep_about(pause_s)
-
-
-def _ref_of(key: str, data: bytes) -> ObjectRef:
-    return ObjectRef(key=key, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def _copy(body: Any, write: Callable[[bytes], object]) -> tuple[int, str]:

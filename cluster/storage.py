@@ -4,6 +4,7 @@
 pickle, to fork and to share between threads. Opening one neither connects nor makes a folder.
 """
 
+import hashlib
 import os
 import re
 import uuid
@@ -56,6 +57,12 @@ class ObjectRef(BaseModel):
     key: Annotated[str, AfterValidator(checked_key)] = Field(description="key in the store")
     size_bytes: int = Field(ge=0, description="length of the object")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="digest of the bytes, in hex")
+
+    @staticmethod
+    def of(key: str, data: bytes) -> "ObjectRef":
+        """Return what names these bytes under this key."""
+        digest = hashlib.sha256(data).hexdigest()
+        return ObjectRef(key=key, size_bytes=len(data), sha256=digest)
 
 
 class ObjectInfo(BaseModel):

@@ -19,7 +19,7 @@ from densedepth.errors import EmptySplitError
 from stages.artifacts import SkippedFrame
 
 if TYPE_CHECKING:
-    from densedepth.sample import Frame, Reader, Split
+    from densedepth.sample import Frame, Listing, Reader, Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 MANY_FILES = 20_000
@@ -91,13 +91,7 @@ def write_jobs(
     bad_lines: list[SkippedFrame] = []
     num_listed = 0
     with path.open("wb") as file:
-        for split in SPLITS:
-            try:
-                listing = reader.list_frames(split)
-            except EmptySplitError:
-                if split != "val":  # val_fraction = 0 asks for none
-                    raise
-                continue
+        for split, listing in _listings(reader):
             for line in listing.skipped:
                 skipped.append(SkippedFrame(split=split, frame=line.line, reason=line.reason))
                 if line.is_bad:
@@ -116,13 +110,7 @@ def source_marks(reader: Reader, max_frames: int | None) -> dict[str, str]:
     """
     marks: dict[str, str] = {}
     folders: dict[str, tuple[int, Any]] = {}
-    for split in SPLITS:
-        try:
-            listing = reader.list_frames(split)
-        except EmptySplitError:
-            if split != "val":
-                raise
-            continue
+    for split, listing in _listings(reader):
         frames = selected(listing.frames, split, max_frames)
         has_many = 2 * len(frames) > MANY_FILES
         for path in (path for f in frames for path in (f.image_path, f.depth_path)):
@@ -153,6 +141,18 @@ def selected(frames: Sequence[Frame], split: str, max_frames: int | None) -> lis
     if split == "train":
         chosen.sort(key=lambda f: hashlib.sha256(f.key.encode()).digest())
     return chosen[:max_frames]
+
+
+def _listings(reader: Reader) -> Iterator[tuple[Split, Listing]]:
+    """List every split; val_fraction = 0 asks for no validation."""
+    for split in SPLITS:
+        try:
+            listing = reader.list_frames(split)
+        except EmptySplitError:
+            if split != "val":
+                raise
+            continue
+        yield split, listing
 
 
 def _cut(frames: Sequence[Any], size: int) -> Iterator[tuple[Any, ...]]:

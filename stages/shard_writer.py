@@ -207,10 +207,7 @@ class RawData:
 def entry_of(digest: str, size_bytes: int, index: Any) -> ShardEntry:
     """Name a tar and its index by the tar's digest."""
     key = f"shards/{digest[:2]}/{digest}.tar"
-    data = index.to_bytes()
-    index_ref = ObjectRef(
-        key=f"{key}.index.json", size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
-    )
+    index_ref = ObjectRef.of(f"{key}.index.json", index.to_bytes())
     return ShardEntry(
         key=key, size_bytes=size_bytes, sha256=digest, index=index_ref, num_samples=len(index)
     )
