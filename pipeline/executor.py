@@ -24,7 +24,7 @@ from pipeline.plan import Decision, decide, not_chosen, refuse_gaps
 from pipeline.records import StageRecord, find_record
 from pipeline.retry import ExecutionConfig, patiently, wait_before_retry_s
 from pipeline.running import Running, run_stage
-from pipeline.runs import StageState, now_iso
+from pipeline.runs import StageState
 from pipeline.selection import upstream_of
 from pipeline.signals import undisturbed
 
@@ -238,27 +238,16 @@ class Execution:
 
     def _finished(self, running: Running, artifact: Any) -> None:
         """Publish a result."""
-        name, mark = running.node.name, running.decision.fingerprint
-        assert mark is not None
-        seconds = time.monotonic() - running.started
-        record = StageRecord(
-            node=name,
-            fingerprint=mark,
-            artifact=artifact,
-            seconds=seconds,
-            finished_at=now_iso(),
-            run_id=self.driver.run_id,
-            mlflow_run_id=running.services.run_id,
-            mark=self.forced.get(name, ""),
-        )
+        name = running.node.name
+        record = running.record(artifact, self.driver.run_id, self.forced.get(name, ""))
         stands = self.driver.publish(record, running.decision.record)
-        self.records[name], note = stands, f"in {duration_text(seconds)}"
+        self.records[name], note = stands, f"in {duration_text(record.seconds)}"
         if (stands.run_id, stands.mark) != (record.run_id, record.mark):
             note += f"; what {stands.run_id} published meanwhile stands"
         self.forced.pop(name, None)
         self.driver.log.state.forced = dict(self.forced)
-        self._states[name].seconds = seconds
-        self._set(name, "done", note, seconds=seconds)
+        self._states[name].seconds = record.seconds
+        self._set(name, "done", note, seconds=record.seconds)
 
     def _failed(self, running: Running, error: Exception) -> None:
         """Note a failure, and whether the stage is tried again."""
@@ -272,8 +261,7 @@ class Execution:
             self._not_before[name] = time.monotonic() + wait_s
             self._set(name, "waits", f"try {tries + 1} in {wait_s:.0f} s after {failure.reason}")
             return
-        assert running.decision.fingerprint is not None
-        self.driver.fail_stage(services, running.decision.fingerprint.digest(), failure.reason)
+        self.driver.fail_stage(services, running.fingerprint.digest(), failure.reason)
         self.failures[name] = failure
         self._set(name, "failed", failure.reason)
 

@@ -9,7 +9,10 @@ from typing import Any
 from cluster.services import Services
 from pipeline.dag import Node
 from pipeline.errors import StageTimeout
+from pipeline.fingerprint import Fingerprint
 from pipeline.plan import Decision
+from pipeline.records import StageRecord
+from pipeline.runs import now_iso
 
 
 @dataclass
@@ -31,6 +34,31 @@ class Running:
     started: float = field(default_factory=time.monotonic)
     stopped: StageTimeout | None = None
     kill_at: float = math.inf
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What decides its result; known, for it runs."""
+        assert self.decision.fingerprint is not None
+        return self.decision.fingerprint
+
+    def record(self, artifact: Any, run_id: str, mark: str) -> StageRecord:
+        """Return what is to be published of it, now that it is done.
+
+        Args:
+            artifact: its result.
+            run_id: the run that it is part of.
+            mark: of an execution that was forced.
+        """
+        return StageRecord(
+            node=self.node.name,
+            fingerprint=self.fingerprint,
+            artifact=artifact,
+            seconds=time.monotonic() - self.started,
+            finished_at=now_iso(),
+            run_id=run_id,
+            mlflow_run_id=self.services.run_id,
+            mark=mark,
+        )
 
     def timeout(self, limit_s: float | None) -> StageTimeout | None:
         """Return an error if it has taken longer than a limit."""
