@@ -13,8 +13,9 @@ from cluster.services import Services
 from cluster.storage import ObjectStore
 from densedepth.errors import DepthError
 from stages.artifacts import ShardSet
-from stages.recipe import Recipe, Settings
+from stages.recipe import Recipe
 from stages.scaling import ScalingSettings, check_cpus, use_gpu
+from stages.settings import Settings
 from stages.worker_count import WorkerCount, counted_trainer
 
 EPOCH_VIEW = "stages.epoch_view"
