@@ -16,6 +16,7 @@ from densedepth.augment import augment_batch, sample_seed
 from densedepth.cuda_graph import EAGER_STEPS, replay_as_graph
 from densedepth.data.batch import Batch, PackedBatch
 from densedepth.depth_range import DepthRange
+from densedepth.epoch_progress import EpochProgress
 from densedepth.losses import DepthLoss
 from densedepth.memory import is_out_of_memory, out_of_memory
 from densedepth.model import DenseDepth
@@ -38,29 +39,6 @@ class StepResult(NamedTuple):
 
     figures: Float[Tensor, "6"]
     is_offending: Bool[Tensor, " b"]
-
-
-@dataclass
-class EpochProgress:
-    """How far an epoch is.
-
-    Attributes:
-        next_sample: samples of the epoch's order that all ranks together have used.
-        loss_sum: of the steps' losses that were numbers.
-        num_losses: how many they are.
-        seconds: time spent on it, before a restart too.
-        window: figures of the steps since the last record.
-        validated: samples of the validation split that all ranks together have done.
-        found: what they found, as ``validation`` keeps it.
-    """
-
-    next_sample: int = 0
-    loss_sum: float = 0.0
-    num_losses: int = 0
-    seconds: float = 0.0
-    window: list[list[float]] = field(default_factory=list)
-    validated: int = 0
-    found: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -16,9 +16,10 @@ import torch.distributed as dist
 
 from densedepth.data.batch import Batch, PackedBatch
 from densedepth.device_feed import ahead_on_device
+from densedepth.epoch_progress import EpochProgress
 from densedepth.errors import NonFiniteError
 from densedepth.gpu import gpu_figures
-from densedepth.learner import FIGURES, EpochProgress, Learner, StepResult
+from densedepth.learner import FIGURES, Learner, StepResult
 from densedepth.on_its_way import OnItsWay
 from densedepth.pace import Pace
 from densedepth.validation import NO_VALIDATION, Validation, ValidationSplit
