@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,9 +14,9 @@ import safetensors.torch
 import torch
 import torchvision
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
-from densedepth.encoders import TIMM_PREFIX
+from densedepth.encoders import TIMM_PREFIX, build_encoder
 from densedepth.errors import WeightsError
 from densedepth.model import DenseDepth
 
@@ -40,16 +41,115 @@ def load_encoder_weights(model: DenseDepth, weights: str, sha256: str | None = N
     Raises:
         WeightsError: the file cannot be had, read or trusted, or does not fit the encoder.
     """
+    encoder = model.settings()["encoder"]
+    found = find_encoder_weights(encoder, weights, sha256)
+    if found is None:
+        return
+    path = found.fetch() if isinstance(found, Download) else found
+    features = model.encoder.features
+    features.load_state_dict(_fitting(features, encoder, _read(path), path), strict=False)
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file of weights that is still to be downloaded into torch hub's cache.
+
+    Attributes:
+        url: where it is.
+        name: its name in the cache.
+        hash_prefix: what its SHA-256 begins with.
+        shown: the URL without what must not be shown.
+    """
+
+    url: str
+    name: str
+    hash_prefix: str
+    shown: str
+
+    @property
+    def path(self) -> Path:
+        """Where it is put."""
+        return Path(torch.hub.get_dir()) / "checkpoints" / self.name
+
+    def fetch(self) -> Path:
+        """Download it; return where it is.
+
+        Raises:
+            WeightsError: it cannot be had, or is not the file that is meant.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(
+                self.url, str(self.path), self.hash_prefix, progress=False
+            )
+        except (OSError, HTTPException) as error:
+            raise WeightsError(
+                f"cannot download {self.shown} ({error}): put the file at {self.path}, or "
+                f"{_OFFLINE_HINT}"
+            ) from error
+        except RuntimeError as error:
+            raise WeightsError(
+                f"what {self.shown} serves does not have the SHA-256 {self.hash_prefix} ({error}): "
+                "correct sha256, or do not use this file"
+            ) from error
+        return self.path
+
+
+def find_encoder_weights(
+    encoder: str, weights: str, sha256: str | None = None
+) -> Path | Download | None:
+    """Find an encoder's file of weights; nothing is downloaded.
+
+    Args:
+        encoder: the encoder's name.
+        weights: as ``load_encoder_weights`` takes it.
+        sha256: the same.
+
+    Returns:
+        The file, its hash checked; what is still to be downloaded; None for random weights.
+
+    Raises:
+        WeightsError: there is no such file, or it cannot be trusted.
+    """
     if weights in ("none", "imagenet") and sha256 is not None:
         raise WeightsError(f"sha256 belongs to a path or URL; remove it where weights={weights!r}")
     if weights == "none":
-        return
-    path = _imagenet_file(model) if weights == "imagenet" else _named_file(weights, sha256)
-    _fit(model, _read(path), path)
+        return None
+    found = _imagenet_file(encoder) if weights == "imagenet" else _named_file(weights, sha256)
+    if isinstance(found, Download) and found.path.exists():
+        advice = "the cached file is damaged: delete it and run again"
+        _check_hash(found.path, found.hash_prefix, advice)
+        return found.path
+    return found
 
 
-def _imagenet_file(model: DenseDepth) -> Path:
-    encoder = model.settings()["encoder"]
+def check_encoder_weights(
+    encoder: str, weights: str, sha256: str | None = None
+) -> Path | Download | None:
+    """Make sure that ``load_encoder_weights`` will work; but nothing is downloaded.
+
+    Args:
+        encoder: the encoder's name.
+        weights: as ``load_encoder_weights`` takes it.
+        sha256: the same.
+
+    Returns:
+        As ``find_encoder_weights``; a file that is here fits the encoder.
+
+    Raises:
+        WeightsError: there is no such encoder here, or its weights cannot be loaded.
+    """
+    try:
+        features = build_encoder(encoder).features
+    except (ModuleNotFoundError, ValueError) as error:  # of timm; others are known by their names
+        raise WeightsError(str(error)) from error
+    found = find_encoder_weights(encoder, weights, sha256)
+    if isinstance(found, Path):
+        _fitting(features, encoder, _read(found), found)
+    return found
+
+
+def _imagenet_file(encoder: str) -> Download:
     if encoder.startswith(TIMM_PREFIX):
         raise WeightsError(
             f"weights='imagenet' means torchvision's file, and there is none for {encoder}: "
@@ -63,10 +163,10 @@ def _imagenet_file(model: DenseDepth) -> Path:
             f"torchvision's file for {encoder} has no hash in its name ({name}), so it cannot be "
             "checked: download it and give its path and sha256"
         )
-    return _download(url, name, prefix[1])
+    return Download(url, name, prefix[1], url)
 
 
-def _named_file(weights: str, sha256: str | None) -> Path:
+def _named_file(weights: str, sha256: str | None) -> Path | Download:
     if sha256 is not None:
         sha256 = sha256.lower()
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):
@@ -90,33 +190,13 @@ def _named_file(weights: str, sha256: str | None) -> Path:
             raise WeightsError(f"{shown}: set sha256, so that the file can be trusted")
         if url.scheme != "file":
             name = Path(url.path)
-            return _download(weights, f"{name.stem}-{sha256[:16]}{name.suffix}", sha256, shown)
+            cached = f"{name.stem}-{sha256[:16]}{name.suffix}"
+            return Download(weights, cached, sha256, shown)
         path = Path(url2pathname(url.path))
     if not path.is_file():
         raise WeightsError(f"no file of weights at {path}: correct the path, or {_OFFLINE_HINT}")
     if sha256 is not None:
         _check_hash(path, sha256, "the file is not the one meant: correct the path or sha256")
-    return path
-
-
-def _download(url: str, name: str, hash_prefix: str, shown: str | None = None) -> Path:
-    """Give the file in torch hub's cache, after downloading it if it is not there."""
-    shown = shown or url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
-        except (OSError, HTTPException) as error:
-            raise WeightsError(
-                f"cannot download {shown} ({error}): put the file at {path}, or {_OFFLINE_HINT}"
-            ) from error
-        except RuntimeError as error:
-            raise WeightsError(
-                f"what {shown} serves does not have the SHA-256 {hash_prefix} ({error}): "
-                "correct sha256, or do not use this file"
-            ) from error
-    _check_hash(path, hash_prefix, "the cached file is damaged: delete it and run again")
     return path
 
 
@@ -150,9 +230,16 @@ def _read(path: Path) -> dict[str, Tensor]:
     return {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
 
 
-def _fit(model: DenseDepth, published: dict[str, Tensor], path: Path) -> None:
+def _fitting(
+    features: nn.Module, encoder: str, published: dict[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """Return a file's layers by the encoder's names, all that it needs.
+
+    Raises:
+        WeightsError: the file lacks some, or holds others.
+    """
     published = {_OLD_DENSENET_NAME.sub(r"\1\2", name): v for name, v in published.items()}
-    own = model.encoder.features.state_dict()
+    own = features.state_dict()
     sources = {name: _source_of(name, published) for name in own}
     # Files of 2017 do not count batches.
     missing = [n for n, s in sources.items() if s is None and not n.endswith("num_batches_tracked")]
@@ -178,10 +265,10 @@ def _fit(model: DenseDepth, published: dict[str, Tensor], path: Path) -> None:
     ]
     if problems:
         raise WeightsError(
-            f"{path} does not fit the encoder {model.settings()['encoder']}: "
-            f"{'; '.join(problems)}. Give the file of this encoder, or name the file's encoder"
+            f"{path} does not fit the encoder {encoder}: {'; '.join(problems)}. "
+            "Give the file of this encoder, or name the file's encoder"
         )
-    model.encoder.features.load_state_dict(fitting, strict=False)
+    return fitting
 
 
 def _source_of(name: str, published: dict[str, Tensor]) -> str | None:

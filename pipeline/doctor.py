@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from cluster.errors import ClusterError, without_credentials
+from cluster.errors import ClusterError
 from cluster.probes import ProbeError, check_tracking, ray_facts, torch_facts
 from cluster.session import PROJECT_ROOT, cluster_address
 from cluster.storage import open_store
@@ -24,6 +24,7 @@ from pipeline.dag import Node, build_graph
 from pipeline.errors import FINDINGS
 from pipeline.fingerprint import raw_sources
 from pipeline.output import print_json, print_table
+from pipeline.pretrained import Encoder, encoders_of, look
 from stages.shard import ShardConfig, unit_doubt
 from stages.shard_jobs import SPLITS, selected
 
@@ -81,9 +82,11 @@ def examine(config: PipelineConfig, say: Callable[[str], None]) -> Iterator[Find
     yield _outcome("MLflow", lambda: f"{uri}: {check_tracking(config.tracking)}")
     yield from _disks()
     for node in graph.values():
-        if hasattr(node.stage, "sources"):
+        if isinstance(node.config, ShardConfig):
             say(f"looking for the data of {node.name} ...")
             yield _sources(node)
+    say("looking for the encoders' weights ...")
+    yield from _weights(encoders_of(graph.values()))
 
 
 @dataclass(frozen=True)
@@ -260,26 +263,23 @@ def _disks() -> Iterator[Finding]:
 
 
 def _sources(node: Node) -> Finding:
-    """Return whether the raw files or weights of a stage are there."""
-    check = f"files of {node.name}"
+    """Return whether the raw files of a data set are there."""
+    check, config = f"files of {node.name}", node.config
     try:
         marks = raw_sources(node)
     except DepthError as error:
         return Finding(check, "fail", str(error), _SEE_DATASETS)
-    if getattr(node.config, "synthetic", None):
+    if config.synthetic:
         return Finding(check, "ok", "rendered scenes, made by the stage")
-    skipped = _skipped(node.config) if isinstance(node.config, ShardConfig) else []
+    skipped = _skipped(config)
     if missing := [path for path, mark in marks.items() if mark == "missing"]:
         found = f"{len(missing)} of {len(marks)} files are missing, first {missing[0]}"
         return Finding(check, "warn", found, "the stage stops above max_bad_share")
-    if hasattr(node.config, "recipe") and not marks:
-        return _weights(check, node.config.recipe.network)
     found = f"{len(marks)} files"
-    if isinstance(node.config, ShardConfig):
-        measured = _measured(node.config)
-        if measured is not None and measured.within < node.config.min_within_share:
-            return Finding(check, "fail", unit_doubt(node.config, measured), _SEE_DATASETS)
-        found += f"; {measured or 'no training frame can be read'}"
+    measured = _measured(config)
+    if measured is not None and measured.within < config.min_within_share:
+        return Finding(check, "fail", unit_doubt(config, measured), _SEE_DATASETS)
+    found += f"; {measured or 'no training frame can be read'}"
     if skipped:
         first = f"{skipped[0].line!r}: {skipped[0].reason}"
         found += f"; {len(skipped)} listed frames are left out, the first {first}"
@@ -287,20 +287,19 @@ def _sources(node: Node) -> Finding:
     return Finding(check, "ok", found)
 
 
-def _weights(check: str, network: Any) -> Finding:
-    """Say where the encoder's weights come from that are no file of the user's."""
-    if network.weights == "none":
-        return Finding(check, "ok", "none: the encoder starts from random weights")
-    if network.weights != "imagenet":
-        return Finding(check, "ok", f"{without_credentials(network.weights)}: is downloaded")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch"
-    folder = Path(os.environ.get("TORCH_HOME") or cache) / "hub" / "checkpoints"
-    there = sorted(folder.glob(f"{network.encoder}*-*.pth"))
-    if there:
-        return Finding(check, "ok", f"ImageNet weights: {there[0]}")
-    found = f"ImageNet weights of {network.encoder} are not in {folder}: they are downloaded"
-    advice = "where the nodes have no network, put torchvision's file there, or give its path"
-    return Finding(check, "warn", found, advice)
+def _weights(wanted: Mapping[Encoder, Sequence[str]]) -> Iterator[Finding]:
+    """Yield for each encoder whether training will find its weights, and where."""
+    for (encoder, names), found in zip(wanted.items(), look(list(wanted)), strict=True):
+        check = f"weights of {encoder.encoder}"
+        whose = f"for {', '.join(names)}"
+        if found.problem:
+            yield Finding(check, "fail", f"{whose}: {found.problem}")
+        elif not found.is_here:
+            text = f"{whose}: {found.place} is downloaded when a run begins"
+            advice = "where there is no network, put the file into torch's cache or give its path"
+            yield Finding(check, "warn", text, advice)
+        else:
+            yield Finding(check, "ok", f"{whose}: {found.place or 'random, none are loaded'}")
 
 
 def _measured(config: ShardConfig) -> "MeasuredDepth | None":

@@ -21,6 +21,7 @@ from pipeline.errors import CodeEdited, StageFailed, as_failure
 from pipeline.fingerprint import code_modules
 from pipeline.past import Past
 from pipeline.plan import Decision, decide, not_chosen, refuse_gaps
+from pipeline.pretrained import fetch_weights
 from pipeline.records import StageRecord, find_record
 from pipeline.retry import ExecutionConfig, patiently, wait_before_retry_s
 from pipeline.running import Running, run_stage
@@ -164,6 +165,8 @@ class Execution:
         return Past(self.driver.store, self.driver.run_id)
 
     def _open(self) -> None:
+        may_run = [node for name, node in self._waiting.items() if name in self.chosen]
+        fetch_weights(may_run, self.driver.say)
         self.driver.open(self._states)
         self._states = self.driver.log.state.stages
         self.driver.log.state.forced = dict(self.forced)

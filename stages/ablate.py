@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from cluster.services import Services
 from stages.artifacts import AblationTable, EpochRecord, ShardSet, Trial
 from stages.heartbeat import watched
-from stages.recipe import Recipe, weights_mark
+from stages.recipe import NetworkConfig, Recipe, weights_mark
 from stages.scaling import ScalingSettings, check_batch, check_cpus, use_gpu
 from stages.study import SLIDES, Study, changed_recipe
 from stages.trainer import EPOCH_VIEW, TrainJob, make_trainer, run_trainer
@@ -67,15 +67,26 @@ class AblateConfig(ScalingSettings):
 
 def sources(config: AblateConfig) -> dict[str, str]:
     """Say what the stage reads outside the store: the encoders' weights."""
-    marks = weights_mark(config.recipe)
-    for study in config.studies.values():
-        marks |= weights_mark(changed_recipe(config.recipe, study.changes(config.recipe)))
+    marks: dict[str, str] = {}
+    for recipe in _recipes(config):
+        marks |= weights_mark(recipe)
     return marks
+
+
+def networks(config: AblateConfig) -> tuple[NetworkConfig, ...]:
+    """Name the networks that are trained, whose encoders' weights must be there."""
+    return tuple(recipe.network for recipe in _recipes(config))
 
 
 def loads(config: AblateConfig) -> tuple[str, ...]:
     """Name what decides the table and no import shows: the scoring by a protocol, if one is set."""
     return () if config.protocol is None else (EPOCH_VIEW,)
+
+
+def _recipes(config: AblateConfig) -> list[Recipe]:
+    """Return the baseline's recipe and every study's."""
+    base = config.recipe
+    return [base, *(changed_recipe(base, s.changes(base)) for s in config.studies.values())]
 
 
 def run(config: AblateConfig, services: Services, shards: ShardSet) -> AblationTable:

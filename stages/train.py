@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from cluster.services import Services
 from stages.artifacts import Checkpoint, EpochRecord, ShardSet
 from stages.heartbeat import watched
-from stages.recipe import Recipe, weights_mark
+from stages.recipe import NetworkConfig, Recipe, weights_mark
 from stages.scaling import ScalingSettings, check_batch
 from stages.trainer import EPOCH_VIEW, TrainJob, make_trainer, opened, run_trainer
 from stages.worker import train_worker
@@ -30,6 +30,11 @@ class TrainConfig(ScalingSettings):
 def sources(config: TrainConfig) -> dict[str, str]:
     """Say what the stage reads outside the store: the encoder's weights."""
     return weights_mark(config.recipe)
+
+
+def networks(config: TrainConfig) -> tuple[NetworkConfig, ...]:
+    """Name the networks that are trained, whose encoders' weights must be there."""
+    return (config.recipe.network,)
 
 
 def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint:

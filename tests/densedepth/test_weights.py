@@ -1,5 +1,6 @@
 """Where pretrained weights come from: the published bytes, or an error says what to set."""
 
+import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +14,7 @@ from torch import nn
 
 from densedepth.errors import WeightsError
 from densedepth.model import DenseDepth
-from densedepth.weights import load_encoder_weights
+from densedepth.weights import Download, check_encoder_weights, load_encoder_weights
 from tests.densedepth.classifiers import randomised, same_top_features, sha256_of
 
 
@@ -189,3 +190,24 @@ def test_imagenet_is_refused_for_timm_with_what_to_give(model, monkeypatch):
     monkeypatch.setattr(model, "settings", lambda: {"encoder": "timm:resnet18"})
     with pytest.raises(WeightsError, match="none for timm:resnet18: give the path"):
         load_encoder_weights(model, "imagenet")
+
+
+def test_a_check_refuses_what_loading_refuses_and_downloads_nothing(
+    published, hub, tmp_path, monkeypatch
+):
+    path, _ = published
+    assert check_encoder_weights("mobilenet_v2", "none") is None
+    assert check_encoder_weights("mobilenet_v2", str(path), sha256_of(path)) == path
+    with pytest.raises(WeightsError, match="does not fit the encoder resnet50: "):
+        check_encoder_weights("resnet50", str(path))
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(WeightsError, match="needs the package timm: install it"):
+        check_encoder_weights("timm:resnet18", "none")
+    found = check_encoder_weights("densenet201", "imagenet")
+    assert isinstance(found, Download)
+    assert found.path.parent == hub
+    assert not hub.exists()
+    found.path.parent.mkdir(parents=True)
+    found.path.write_bytes(b"something else")
+    with pytest.raises(WeightsError, match="the cached file is damaged: delete it"):
+        check_encoder_weights("densenet201", "imagenet")

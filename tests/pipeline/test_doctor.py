@@ -1,6 +1,7 @@
 """``doctor``: what it finds, by the real probes where they are quick, and the exit code."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,7 @@ from pipeline.cli import main
 from pipeline.config import load_config
 from pipeline.dag import build_graph
 from pipeline.doctor import Request, examine, request_of, room_for
+from pipeline.pretrained import Found, look
 from tests.stages.raw_frames import write_data_set
 
 
@@ -28,9 +30,10 @@ def outputs(tmp_path: Path, monkeypatch) -> Path:
 
 @pytest.fixture
 def no_torch(monkeypatch) -> None:
-    """Spare the seconds of PyTorch's import where it is not what is tested."""
+    """Spare the seconds of PyTorch's imports where it is not what is tested."""
     facts = {"version": "2", "cuda": None, "threads": 2, "gpus": []}
     monkeypatch.setattr(module, "torch_facts", lambda: facts)
+    monkeypatch.setattr(module, "look", lambda encoders: [Found() for _ in encoders])
 
 
 def found(*words: str) -> dict[str, module.Finding]:
@@ -248,24 +251,56 @@ def test_an_mlflow_file_is_looked_at_without_being_changed(tmp_path: Path):
         check_tracking(config)
 
 
-@pytest.mark.parametrize(
-    ("weights", "status", "text"),
-    [
-        ("none", "ok", "starts from random weights"),
-        ("imagenet", "warn", "weights of mobilenet_v2 are not in {folder}: they are downloaded"),
-        ("https://u:secret@host/w.pth", "ok", "is downloaded"),
-    ],
-)
-def test_weights_that_are_not_here_yet_are_told(
-    outputs, no_torch, tmp_path: Path, monkeypatch, weights, status, text
+def test_the_weights_of_trainings_and_of_studies_are_looked_for_as_training_will(
+    outputs, no_torch, tmp_path: Path, monkeypatch
 ):
+    monkeypatch.setattr(module, "look", look)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub/checkpoints"
-    words = ("demo", f"train.nyu.recipe.network.weights={weights}")
-    finding = found(*words)["files of train.nyu"]
-    assert finding.status == status
-    assert text.format(folder=folder) in finding.found
-    assert "secret" not in finding.found
     folder.mkdir(parents=True)
-    (folder / "mobilenet_v2-b0353104.pth").write_bytes(b"")
-    assert found(*words)["files of train.nyu"].status == "ok"
+    # A file of another encoder whose name begins alike, and one of ours that is damaged.
+    (folder / "mobilenet_v2_wide-12345678.pth").write_bytes(b"")
+    (folder / "efficientnet_b0_rwightman-7f5810bc.pth").write_bytes(b"")
+    studies = {
+        "deeper": {"encoder": "densenet201"},
+        "damaged": {"encoder": "efficientnet_b0"},
+        "timm": {"encoder": "timm:resnet18"},
+        "unknown": {"encoder": "timm:resnet17", "weights": "none"},
+        "elsewhere": {"weights": "https://u:secret@host/w.pth", "weights_sha256": "0" * 64},
+    }
+    words = ["train.kitti.recipe.network.weights=none", "ablate.nyu.recipe.network.weights=none"]
+    for name, changes in studies.items():
+        set_ = {
+            f"network.{key}": value for key, value in ({"weights": "imagenet"} | changes).items()
+        }
+        table = ", ".join(f'"{key}" = "{value}"' for key, value in set_.items())
+        words.append(f"ablate.nyu.studies.{name}.set={{{table}}}")
+    findings = [
+        (f.check, f.status, f.found)
+        for f in examine(load_config("demo", words), lambda text: None)
+        if f.check.startswith("weights")
+    ]
+    both = "for ablate.nyu: random, none are loaded"
+    assert ("weights of mobilenet_v2", "ok", "for train.kitti: random, none are loaded") in findings
+    assert ("weights of densenet121", "ok", both) in findings
+    for encoder, status, text in (
+        (
+            "mobilenet_v2",
+            "warn",
+            r"for train\.nyu: https://\S+/mobilenet_v2-b0353104\.pth is downl",
+        ),
+        ("densenet201", "warn", r"for ablate\.nyu: https://\S+/densenet201-\S+\.pth is downloaded"),
+        ("efficientnet_b0", "fail", r"for ablate\.nyu: .* the cached file is damaged: delete it"),
+        (
+            "timm:resnet18",
+            "fail",
+            r"'imagenet' means torchvision's file, and there is none for tim",
+        ),
+        ("timm:resnet17", "fail", r"timm gives no feature maps of this network \(Unknown model"),
+        ("densenet121", "fail", r"https://host/w\.pth: a URL with a user name or password cannot"),
+    ):
+        assert any(
+            (check, how) == (f"weights of {encoder}", status) and re.search(text, found)
+            for check, how, found in findings
+        ), (encoder, findings)
+    assert "secret" not in str(findings)

@@ -70,8 +70,9 @@ def test_a_run_with_nothing_to_do_imports_nothing_heavy_and_is_known(tmp_path: P
     write_data_set(tmp_path / "raw", 16, 4)
     outputs = tmp_path / "outputs"
     monkeypatch.setenv("DEPTH_OUTPUTS", str(outputs))
-    words = ["nyu_small", f"shard.nyu.root={tmp_path}/raw", "train.nyu.recipe.network.weights=none"]
-    words += ["train.nyu.recipe.freeze_encoder_norm=false"]
+    # These weights cannot be had: a training that is there needs them no more.
+    weights = "train.nyu.recipe.network.weights=http://127.0.0.1:9/w.pth"
+    words = ["nyu_small", f"shard.nyu.root={tmp_path}/raw", weights]
     graph = build_graph(load_config(words[0], words[1:]))
     store = open_store(str(outputs / "store"))
     record_all({name: node for name, node in graph.items() if name != "register"}, store)
