@@ -18,7 +18,7 @@ from cluster.errors import ClusterError
 from cluster.probes import ProbeError, check_tracking, ray_facts, torch_facts
 from cluster.session import PROJECT_ROOT, cluster_address
 from cluster.storage import open_store
-from densedepth.errors import DepthError, EmptySplitError
+from densedepth.errors import BadFrameError, DepthError, EmptySplitError
 from pipeline.config import PipelineConfig, load_config, outputs_root
 from pipeline.dag import Node, build_graph
 from pipeline.errors import FINDINGS
@@ -276,10 +276,17 @@ def _sources(node: Node) -> Finding:
         found = f"{len(missing)} of {len(marks)} files are missing, first {missing[0]}"
         return Finding(check, "warn", found, "the stage stops above max_bad_share")
     found = f"{len(marks)} files"
-    measured = _measured(config)
-    if measured is not None and measured.within < config.min_within_share:
+    try:
+        measured = _measured(config)
+    except BadFrameError as error:
+        return Finding(
+            check, "fail", f"no training frame can be used, first {error}", _SEE_DATASETS
+        )
+    except DepthError as error:
+        return Finding(check, "fail", str(error), _SEE_DATASETS)
+    if measured.within < config.min_within_share:
         return Finding(check, "fail", unit_doubt(config, measured), _SEE_DATASETS)
-    found += f"; {measured or 'no training frame can be read'}"
+    found += f"; {measured}"
     if skipped:
         first = f"{skipped[0].line!r}: {skipped[0].reason}"
         found += f"; {len(skipped)} listed frames are left out, the first {first}"
@@ -302,7 +309,7 @@ def _weights(wanted: Mapping[Encoder, Sequence[str]]) -> Iterator[Finding]:
             yield Finding(check, "ok", f"{whose}: {found.place or 'random, none are loaded'}")
 
 
-def _measured(config: ShardConfig) -> "MeasuredDepth | None":
+def _measured(config: ShardConfig) -> "MeasuredDepth":
     """Look at the depth of the frames that the stage looks at."""
     from densedepth.data.formats import make_reader
     from densedepth.data.measured import NUM_FRAMES, measure_depth

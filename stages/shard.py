@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from cluster.resources import this_node
 from cluster.services import Services
 from cluster.storage import ObjectStore
-from densedepth.errors import DataError
+from densedepth.errors import BadFrameError, DataError
 from stages.artifacts import ShardSet, ShardSplit, SkippedFrame
 from stages.manifest import make_manifest, publish_manifest
 from stages.settings import Settings, anchored, one_of
@@ -188,20 +188,27 @@ def _check_unit(config: ShardConfig, reader: Reader, jobs: JobList) -> MeasuredD
 
     training = (f for job in jobs.jobs if job.split == "train" for f in jobs.frames(job))
     frames = itertools.islice(training, NUM_FRAMES)  # they are mixed: these are as good as any
-    measured = measure_depth(reader, frames, config.min_depth_m, config.max_depth_m)
-    if measured is not None and measured.within < config.min_within_share:
+    try:
+        measured = measure_depth(reader, frames, config.min_depth_m, config.max_depth_m)
+    except BadFrameError:  # all of these: the writers tell which, up to max_bad_share
+        return None
+    if measured.within < config.min_within_share:
         raise DataError(f"{config.root}: {unit_doubt(config, measured)}")
     return measured
 
 
 def unit_doubt(config: ShardConfig, measured: MeasuredDepth) -> str:
     """Say that measured depth is not where the settings have it, and what to do."""
-    return (
+    own = config.format == "image_pairs"
+    unit = "options.depth_unit_m" if own else "format"
+    doubt = (
         f"{measured}; {measured.within:.0%} of it is from min_depth_m = {config.min_depth_m:g} to "
         f"max_depth_m = {config.max_depth_m:g}, less than min_within_share = "
-        f"{config.min_within_share:g}: if these are not the scene's metres, correct the unit of "
-        "the depth files (depth_unit_m of image_pairs, or the format), else the range"
+        f"{config.min_within_share:g}. If these are not the scene's metres, the unit of the depth "
+        f"files is wrong: correct {unit}; if they are, correct the range, or lower min_within_share"
     )
+    invalid = "; if a value of the files means 'no measurement', name it in options.invalid_values"
+    return doubt + (invalid if own else "")
 
 
 def _write_all(

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from densedepth.data.encode import decode
-from densedepth.errors import DataError
+from densedepth.errors import BadFrameError, DataError
 from densedepth.sample import Frame, Reader
 
 NUM_FRAMES = 12
 """Frames that are looked at; a wrong unit shows in the first."""
+MAX_PIXELS = 100_000
+"""Pixels of a frame that are looked at; of a larger one so many, evenly spread."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +42,44 @@ class MeasuredDepth:
 
 def measure_depth(
     reader: Reader, frames: Iterable[Frame], min_depth_m: float, max_depth_m: float
-) -> MeasuredDepth | None:
+) -> MeasuredDepth:
     """Look at the depth of frames as a reader gives it; frames that cannot be read are left out.
+
+    Only one frame at a time is in memory, and ``MAX_PIXELS`` of each of the others.
 
     Args:
         reader: the raw data set.
-        frames: frames of it.
+        frames: frames of it, at least one.
         min_depth_m: nearest depth that the network is asked for.
         max_depth_m: farthest depth that the network is asked for.
 
     Returns:
-        Figures over all measured pixels; None where no frame can be read.
+        Figures over the measured pixels of all frames together.
+
+    Raises:
+        BadFrameError: no frame can be read; the first one's reason.
+        DataError: frames can be read, and no pixel is measured.
     """
     measured: list[np.ndarray] = []
+    refused: list[BadFrameError] = []
     for frame in frames:
         try:
             depth_m = decode(reader.read(frame)).depth_m
-        except DataError:  # sharding tells bad frames, each with its reason
+        except BadFrameError as error:  # sharding tells all of them
+            refused.append(error)
             continue
-        measured.append(depth_m[depth_m > 0])
+        step = -(-depth_m.size // MAX_PIXELS)
+        # A copy of the few, or the frame would stay in memory below them.
+        measured.append(depth_m[depth_m > 0][::step].copy())
+        del depth_m
     if not measured:
-        return None
+        raise refused[0]
     depths_m = np.concatenate(measured)
+    if not len(depths_m):
+        raise DataError(
+            f"no pixel of {len(measured)} training frames is measured (above 0 m): look at the "
+            "depth files, and at the settings that say where and how they are read"
+        )
     low_m, median_m, high_m = (float(m) for m in np.percentile(depths_m, (1, 50, 99)))
     within = float(np.mean((depths_m >= min_depth_m) & (depths_m <= max_depth_m)))
     return MeasuredDepth(len(measured), low_m, median_m, high_m, within)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cluster.errors import TrackingError
 from cluster.probes import ProbeError, check_tracking, ray_facts, torch_facts
@@ -148,6 +150,11 @@ def test_depth_in_a_wrong_unit_is_found_before_a_run(outputs, no_torch, tmp_path
     wrong = found(*words, "shard.nyu.max_depth_m=0.5")["files of shard.nyu"]
     assert wrong.status == "fail"
     assert "0% of it is from min_depth_m = 0.1 to max_depth_m = 0.5" in wrong.found
+    for path in (tmp_path / "data/nyu2_train").rglob("*.png"):
+        Image.fromarray(np.zeros((24, 32), np.uint8)).save(path)
+    none = found(*words)["files of shard.nyu"]
+    assert none.status == "fail"
+    assert re.search(r"no training frame can be used, first .*no pixel is measured", none.found)
 
 
 def test_listed_frames_that_a_reader_leaves_out_are_counted(outputs, no_torch, tmp_path: Path):

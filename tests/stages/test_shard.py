@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,9 +19,10 @@ from cluster.local_store import LocalStore
 from cluster.monitor import MonitorHandle
 from cluster.services import Services
 from densedepth.data.formats import make_reader
+from densedepth.data.measured import MeasuredDepth
 from densedepth.errors import DataError, EmptySplitError, MissingDataError
 from stages import shard_jobs
-from stages.shard import ShardConfig, run, sources
+from stages.shard import ShardConfig, run, sources, unit_doubt
 from stages.shard_jobs import write_jobs
 from tests.stages.raw_frames import write_data_set
 from tests.stages.report_artifacts import Recorder
@@ -91,6 +93,30 @@ def start_ray() -> None:
         log_to_driver=False,
         logging_level="error",
     )
+
+
+@pytest.mark.parametrize(
+    ("format_", "says", "leaves_out"),
+    [
+        (
+            "image_pairs",
+            r"correct options\.depth_unit_m; .*name it in options\.invalid_values",
+            "xx",
+        ),
+        (
+            "kitti_eigen",
+            r"correct format; .*lower min_within_share$",
+            "invalid",
+        ),
+    ],
+)
+def test_a_doubt_of_the_unit_names_the_settings_that_the_format_has(format_, says, leaves_out):
+    settings = ShardConfig(format=format_, root="/x")
+    told = unit_doubt(settings, MeasuredDepth(12, 20.0, 40.0, 65.5, 0.1))
+    assert re.search(says, told)
+    assert "less than min_within_share = 0.5" in told
+    assert "lower min_within_share" in told
+    assert leaves_out not in told
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +216,7 @@ def test_depth_in_a_wrong_unit_stops_the_stage_before_a_frame_is_sharded(
 ):
     given, progress = services(tmp_path)
     far = {"options": {"val_fraction": 0.0}, "min_depth_m": 20.0, "max_depth_m": 80.0}
-    with pytest.raises(DataError, match=r"0% of it is from min_depth_m = 20 .*correct the unit"):
+    with pytest.raises(DataError, match=r"0% of it is from min_depth_m = 20 .*unit .* is wrong"):
         run(config(root, **far), given)
     assert not progress.progress_calls, "nothing was read"
     shards = run(config(root, min_within_share=0.0, **far), given)
