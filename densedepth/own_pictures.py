@@ -1,5 +1,6 @@
 """A user's own picture: read as people see it; its depth written as metres and in colour."""
 
+import io
 import warnings
 from pathlib import Path
 
@@ -64,10 +65,22 @@ def write_depth(
         start: the files' name without ending; its folder is made.
 
     Raises:
-        OSError: a file cannot be written.
+        OSError: a file cannot be written; the one that may have been there stays.
     """
     start.parent.mkdir(parents=True, exist_ok=True)
     metres, view = start.with_name(f"{start.name}.npy"), start.with_name(f"{start.name}.depth.png")
-    np.save(metres, depth_m)
-    view.write_bytes(to_png(depth_view(picture, depth_m)))
+    array = io.BytesIO()  # np.save into a file hides why a write fell short
+    np.save(array, depth_m)
+    _write(metres, array.getvalue())
+    _write(view, to_png(depth_view(picture, depth_m)))
     return metres, view
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        aside.write_bytes(data)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from jaxtyping import Float32, UInt8
 
 from densedepth.checkpoint import load_network
 from densedepth.inference import predict_depth_m
+from densedepth.precision import set_float32
 
 
 class DepthPredictor:
@@ -17,10 +18,13 @@ class DepthPredictor:
         network: the trained network.
         depth_range: what it can say, metres.
         input_size_px: height and width it was trained and scored at; pictures are resized to it.
+        device: where it computes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.network, self.depth_range, extra = load_network(path)
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
+        network, self.depth_range, extra = load_network(path)
+        self.device = torch.device(device)
+        self.network = network.to(self.device)
         size = extra.get("input_size_px")
         self.input_size_px = (int(size[0]), int(size[1])) if size else None
 
@@ -33,7 +37,7 @@ class DepthPredictor:
             model_input: colour pictures of one size, 0..255.
             params: none are known; MLflow passes the argument.
         """
-        image = torch.from_numpy(np.array(model_input)).permute(0, 3, 1, 2)
+        image = torch.from_numpy(np.array(model_input)).permute(0, 3, 1, 2).to(self.device)
         with torch.inference_mode():
             depth_m = predict_depth_m(
                 self.network,
@@ -42,7 +46,13 @@ class DepthPredictor:
                 input_size_px=self.input_size_px,
                 output_size_px=(image.shape[2], image.shape[3]),
             )
-        return depth_m[:, 0].numpy()
+        return depth_m[:, 0].cpu().numpy()
+
+
+def fastest_device() -> torch.device:
+    """Return the GPU, where there is one, set to compute float32 in full as the CPU does."""
+    set_float32("fp32")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _load_pyfunc(path: str) -> DepthPredictor:

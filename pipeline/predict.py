@@ -26,14 +26,14 @@ def predict_verb(options: argparse.Namespace) -> int:
     """
     # Heavy, and the other verbs need none of it.
     from densedepth.own_pictures import find_pictures, read_picture, write_depth
-    from densedepth.serving import DepthPredictor
+    from densedepth.serving import DepthPredictor, fastest_device
 
     folder = Path(options.output)
     starts = _starts([p for word in options.pictures for p in find_pictures(Path(word))], folder)
     told: list[dict[str, Any]] = []
     exit_code = 0
     with _network_file(options) as path:
-        predictor = DepthPredictor(path)
+        predictor = DepthPredictor(path, fastest_device())
     for start, picture_path in starts.items():
         try:
             picture = read_picture(picture_path)
@@ -46,7 +46,7 @@ def predict_verb(options: argparse.Namespace) -> int:
         try:
             metres, view = write_depth(depth_m, picture, start)
         except OSError as error:
-            raise UsageMistake(f"{start}: {error.strerror}; set --output") from error
+            raise UsageMistake(f"{start}: {error.strerror or error}; set --output") from error
         near_m, median_m, far_m = (float(m) for m in np.percentile(depth_m, (1, 50, 99)))
         told.append(
             {
@@ -90,6 +90,11 @@ def _network_file(options: argparse.Namespace) -> Iterator[Path]:
     """Give the network's file: the one that is named, or a run's, out of its store."""
     named = Path(options.network)
     if named.suffix == ".safetensors" or named.is_file():
+        if options.dataset:
+            raise UsageMistake(
+                f"--dataset {options.dataset} chooses among a run's networks, and {named} is a "
+                "file: leave --dataset out"
+            )
         yield named
         return
     store = store_of(options)

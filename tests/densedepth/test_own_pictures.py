@@ -1,5 +1,6 @@
 """A user's own pictures: found, turned upright, refused with a reason; depth written as metres."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +59,18 @@ def test_depth_is_written_as_float32_metres_and_beside_the_picture(tmp_path: Pat
     np.testing.assert_array_equal(again, depth_m)
     shown = np.asarray(Image.open(view))
     np.testing.assert_array_equal(shown[6:26, 6:37], COLOURS)
+
+
+def test_a_write_that_falls_short_says_why_and_leaves_what_was_there(tmp_path: Path):
+    old = np.ones((300, 300), np.float32)
+    write_depth(old, np.zeros((300, 300, 3), np.uint8), tmp_path / "room")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # the system's signal is off
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_depth(2 * old, np.zeros((300, 300, 3), np.uint8), tmp_path / "room")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.strerror == "File too large"
+    np.testing.assert_array_equal(np.load(tmp_path / "room.npy"), old)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["room.depth.png", "room.npy"]

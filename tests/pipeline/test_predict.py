@@ -13,6 +13,7 @@ from densedepth.checkpoint import save_network
 from densedepth.depth_range import KITTI, NYU, DepthRange
 from densedepth.inference import predict_depth_m
 from densedepth.model import DenseDepth
+from densedepth.serving import DepthPredictor, fastest_device
 from pipeline.cli import main
 from pipeline.fingerprint import Fingerprint
 from pipeline.records import StageRecord, publish_record
@@ -79,6 +80,15 @@ def test_a_files_metres_are_the_librarys_at_the_pictures_own_size(tmp_path, pict
     assert Image.open(tmp_path / "new/room.depth.png").size == (2 * 77 + 18, 51 + 49)
 
 
+@pytest.mark.gpu
+def test_the_gpu_gives_the_metres_of_the_cpu(tmp_path, picture):
+    _, path = network(tmp_path, "own.safetensors", NYU)
+    colours = np.array(Image.open(picture))[None]
+    assert fastest_device().type == "cuda"
+    on_gpu = DepthPredictor(path, fastest_device()).predict(colours)
+    np.testing.assert_allclose(on_gpu, DepthPredictor(path).predict(colours), rtol=1e-4)
+
+
 def test_a_runs_network_is_taken_from_its_store(tmp_path, picture, store, capsys):
     shared = ["--store", str(store.root), "--json", "--output", str(tmp_path / "new")]
     assert main(["predict", "both", str(picture), "--dataset", "kitti", *shared]) == 0
@@ -111,6 +121,7 @@ def test_a_picture_that_cannot_be_read_is_told_and_the_others_are_done(
         (["none", "room.png"], 2, "none-1@1 has trained no network yet"),
         (["other", "room.png"], 2, "no run 'other'"),
         (["gone.safetensors", "room.png"], 3, "no network file at gone.safetensors"),
+        (["nyu.safetensors", "room.png", "--dataset", "nyu"], 2, "is a file: leave --dataset out"),
         (["nyu.safetensors", "gone.png"], 3, "no picture at gone.png"),
         (["room.png", "room.png"], 3, "room.png"),
         (["nyu.safetensors", "room.png", "./deep/room.jpg"], 2, "would both become"),
