@@ -18,7 +18,7 @@ from pipeline.launch import store_of
 from pipeline.lease import BEAT_S, DEAD_AFTER_S, Watch, lease_key
 from pipeline.output import console, make_table, print_json, print_table
 from pipeline.records import StageRecord, find_record
-from pipeline.results import METRICS
+from pipeline.results import METRICS, places
 from pipeline.runs import RunState, is_alive, list_runs, load_events, load_run
 
 PATIENCE_S = DEAD_AFTER_S + BEAT_S
@@ -106,7 +106,7 @@ def show_verb(options: argparse.Namespace) -> int:
     status = standing(store, state, patience_s=PATIENCE_S)
     records = records_of(store, state)
     if options.json:
-        facts = _facts(state, status)
+        facts = {**_facts(state, status), "store": store.url}
         facts["results"] = {
             name: {
                 "summary": record.artifact.summary(),
@@ -129,6 +129,8 @@ def show_verb(options: argparse.Namespace) -> int:
     if rows:
         out.print()
         print_table("Results", ("stage", "objects", "figures"), rows)
+        for what, where in places(store, {n: record.artifact for n, record in records.items()}):
+            out.print(f"{what:<9}{where}", markup=False, soft_wrap=True)
     if options.events:
         out.print()
         events = load_events(store, state)

@@ -174,7 +174,8 @@ def _drive(
     )
     records = execution.run()
     if options.json:
-        print_json({"run": config.run_id(), "stages": results_table(records)})
+        stages = results_table(records)
+        print_json({"run": config.run_id(), "store": store.url, "stages": stages})
     else:
         print_results(config, store, records)
     return 0

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 
@@ -88,7 +90,8 @@ def _starts(pictures: Sequence[Path], folder: Path) -> dict[Path, Path]:
 @contextmanager
 def _network_file(options: argparse.Namespace) -> Iterator[Path]:
     """Give the network's file: the one that is named, or a run's, out of its store."""
-    named = Path(options.network)
+    is_url = options.network.startswith("file://")  # as a run's end names it
+    named = Path(url2pathname(urlsplit(options.network).path) if is_url else options.network)
     if named.suffix == ".safetensors" or named.is_file():
         if options.dataset:
             raise UsageMistake(

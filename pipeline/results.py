@@ -77,7 +77,7 @@ def print_results(
     console: Console | None = None,
 ) -> None:
     """Print the figures of every evaluation and where report and runs can be looked at."""
-    console = console or Console()
+    console = console or plain_console()
     artifacts: dict[str, Any] = {name: record.artifact for name, record in records.items()}
     for name, artifact in artifacts.items():
         if artifact.kind == "eval_report":
@@ -87,14 +87,25 @@ def print_results(
             console.print()
             console.print(_ablation_table(name, artifact))
     console.print()
-    if "report" in artifacts:
-        console.print(f"report   {store.url_of(artifacts['report'].html.key)}", soft_wrap=True)
-    if "register" in artifacts:
-        for model in artifacts["register"].models:
-            console.print(f"model    {model.uri or model.reason}", soft_wrap=True)
     uri = config.tracking.uri
-    shown = f"make ui  (or: mlflow ui --backend-store-uri {shlex.quote(uri)})"
-    console.print(f"runs     {shown if uri.startswith('sqlite') else uri}", soft_wrap=True)
+    ui = f"make ui  (or: mlflow ui --backend-store-uri {shlex.quote(uri)})"
+    lines = [("run", config.run_id()), *places(store, artifacts)]
+    for what, where in [*lines, ("MLflow", ui if uri.startswith("sqlite") else uri)]:
+        console.print(f"{what:<9}{where}", markup=False, soft_wrap=True)
+
+
+def places(store: ObjectStore, artifacts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a person opens next, and where it is: report, networks, registered models."""
+    found: list[tuple[str, str]] = []
+    if "report" in artifacts:
+        found.append(("report", store.url_of(artifacts["report"].html.key)))
+    networks = [a for a in artifacts.values() if a.kind == "checkpoint"]
+    for artifact in networks:
+        whose = f"  ({artifact.dataset})" if len(networks) > 1 else ""
+        found.append(("network", store.url_of(artifact.network.key) + whose))
+    if "register" in artifacts:
+        found += [("model", model.uri or model.reason) for model in artifacts["register"].models]
+    return found
 
 
 def _evaluation_table(name: str, report: Any) -> Table:

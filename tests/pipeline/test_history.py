@@ -117,7 +117,9 @@ def test_a_run_is_shown_with_results_events_and_configuration(store, capsys):
     assert "best_epoch 0" in shown
     assert "run finished" in shown
     assert '"name": "one"' in shown
+    assert f"\nnetwork  {store.url}/networks/b-b  (" in shown
     facts = told(capsys, "show", "one")
+    assert facts["store"] == store.url
     assert facts["results"]["b"]["made_by"] == "one"
     assert facts["results"]["b"]["objects"][0]["key"] == "networks/b-b"
     assert facts["events"][0]["event"] == "run started"

@@ -96,7 +96,8 @@ def test_a_runs_network_is_taken_from_its_store(tmp_path, picture, store, capsys
     assert told["size_px"] == [51, 77]
     depth_m = np.load(told["metres"])
     assert told["median_m"] == pytest.approx(np.median(depth_m))
-    assert main(["predict", str(tmp_path / "kitti.safetensors"), str(picture), *shared]) == 0
+    file = tmp_path / "kitti.safetensors"
+    assert main(["predict", file.as_uri(), str(picture), *shared]) == 0
     np.testing.assert_array_equal(np.load(told["metres"]), depth_m)
 
 

@@ -10,11 +10,14 @@ from pipeline.config import load_config
 from pipeline.fingerprint import Fingerprint
 from pipeline.plan import Decision
 from pipeline.records import StageRecord
-from pipeline.results import print_plan, print_results
+from pipeline.results import places, print_plan, print_results
+from stages.artifacts import RegisteredModel, Registration, ReportFiles
 from tests.stages.report_artifacts import (
     make_ablation,
+    make_checkpoint,
     make_evaluation,
     make_failed_trial,
+    make_ref,
     make_trial,
 )
 
@@ -70,3 +73,38 @@ def test_the_network_stands_beside_the_best_constant_and_the_studies_beside_the_
     assert "δ1 is 1.92 times the best constant's" in text.getvalue()
     assert told["baseline"][1] == "0.550"
     assert told["deeper"][:3] == ["failed"] * 3
+
+
+def test_a_run_ends_with_where_its_network_report_and_models_are(tmp_path: Path):
+    text, store = io.StringIO(), open_store(str(tmp_path / "a [long] folder" / "store"))
+    models = (
+        RegisteredModel(
+            dataset="nyu", name="d", version=3, alias="champion", uri="models:/d/3", reason=""
+        ),
+        RegisteredModel(dataset="kitti", name="d", version=0, alias="", uri="", reason="no better"),
+    )
+    files = ReportFiles(
+        html=make_ref("r/a.html"), markdown=make_ref("r/a.md"), data=make_ref("r/a")
+    )
+    artifacts = {
+        "train.nyu": make_checkpoint(network=make_ref("networks/one.safetensors")),
+        "report": files,
+        "register": Registration(models=models),
+    }
+    records = {name: record(name, artifact) for name, artifact in artifacts.items()}
+    config = load_config("demo")
+    print_results(config, store, records, Console(file=text, width=30))
+    folder = f"file://{tmp_path}/a%20%5Blong%5D%20folder/store"
+    assert text.getvalue().splitlines()[1:] == [
+        f"run      {config.run_id()}",
+        f"report   {folder}/r/a.html",
+        f"network  {folder}/networks/one.safetensors",
+        "model    models:/d/3",
+        "model    no better",
+        f"MLflow   make ui  (or: mlflow ui --backend-store-uri {config.tracking.uri})",
+    ]
+    artifacts["train.kitti"] = make_checkpoint(dataset="kitti")
+    assert [where[-7:] for what, where in places(store, artifacts) if what == "network"] == [
+        "  (nyu)",
+        "(kitti)",
+    ]
