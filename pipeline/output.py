@@ -19,7 +19,17 @@ def print_json(value: Any, *, one_line: bool = False) -> None:
 
 def console() -> Console:
     """Return a console that wraps nothing where the output is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    return Console(highlight=False) if sys.stdout.isatty() else _Whole(width=100_000)
+
+
+class _Whole(Console):
+    """Writes whole lines, however long, for what searches and cuts them; none is padded."""
+
+    def print(self, *args: Any, **options: Any) -> None:
+        """Print as ``Console`` does."""
+        with self.capture() as captured:
+            super().print(*args, **{"highlight": False, **options})
+        self.file.write("\n".join(line.rstrip() for line in captured.get().split("\n")))
 
 
 def print_table(

@@ -22,6 +22,7 @@ from cluster.storage import ObjectStore, open_store
 from pipeline.arguments import Parser
 from pipeline.config import load_config, outputs_root, preset_names
 from pipeline.errors import PipelineError
+from pipeline.output import console
 from pipeline.records import StageRecord, latest_record
 from stages.artifacts import ShardSet
 from stages.shard import ShardConfig, raw_data
@@ -136,20 +137,19 @@ def _info(options: argparse.Namespace, store: ObjectStore, records: Mapping[str,
     if options.json:
         _print_json(facts)
         return 0
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    out = console()
     for fact in facts:
         low_m, high_m = fact["depth_range_m"]
-        console.print(
+        out.print(
             f"[bold]{fact['dataset']}[/]: depth {low_m:g} to {high_m:g} m, "
             f"{'dense' if fact['dense'] else 'with holes'}, ground truth {fact['ground_truth']}, "
             f"{fact['num_skipped']} frames left out"
-            + (", rendered scenes" if fact["rendered"] else ""),
-            highlight=False,
+            + (", rendered scenes" if fact["rendered"] else "")
         )
         if fact["measured_m"]:
             near_m, median_m, far_m = fact["measured_m"]
             text = f"measured mostly {near_m:.3g} to {far_m:.3g} m, median {median_m:.3g} m"
-            console.print(text, highlight=False)
+            out.print(text)
         table = Table(box=None, pad_edge=False)
         for heading in ("split", "samples", "shards", "MB", "size", "colour", "depth", "version"):
             right = heading in ("samples", "shards", "MB")
@@ -165,9 +165,9 @@ def _info(options: argparse.Namespace, store: ObjectStore, records: Mapping[str,
                 split["depth"],
                 split["version"][:16],
             )
-        console.print(table)
+        out.print(table)
         first = next(iter(fact["splits"].values()))
-        console.print(f"source   {first['dataset']}, {first['first_source']} first")
+        out.print(f"source   {first['dataset']}, {first['first_source']} first")
     return 0
 
 

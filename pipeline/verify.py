@@ -13,7 +13,7 @@ from cluster.storage import ObjectRef, ObjectStore
 from pipeline.errors import FINDINGS, UsageMistake
 from pipeline.history import records_of
 from pipeline.launch import store_of
-from pipeline.output import print_json, print_table
+from pipeline.output import console, print_json, print_table
 from pipeline.records import StageRecord, all_records, unreadable_records
 from pipeline.runs import load_run
 
@@ -51,7 +51,7 @@ def verify_verb(options: argparse.Namespace) -> int:
             [(row["stages"], row["problem"]) for row in damaged],
         )
     else:
-        Console(highlight=False).print(
+        console().print(
             f"{len(objects)} objects of {len(records)} results, {total / 1e6:.1f} MB: all as they "
             "should be"
         )

@@ -78,6 +78,17 @@ def test_what_cannot_work_is_told_with_what_to_do_and_an_exit_code(
         assert text in " ".join(shown.split()), text
 
 
+def test_a_finding_is_a_line_of_its_own_in_a_pipe_however_long(outputs, no_torch, capsys):
+    root = "/no/such" + 40 * "/very/long"
+    assert main(["doctor", "nyu", f"shard.nyu.root={root}"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if line.startswith("files of shard.nyu"))
+    assert f"{root} does not exist" in line
+    assert line.endswith("docs/datasets.md says what must be there")
+    (short,) = (line for line in lines if line.startswith("Python "))
+    assert len(short) < len(root)
+
+
 def test_gpus_that_a_stage_insists_on_are_counted(outputs, no_torch):
     findings = found("nyu", "shard.nyu.root=/no/such")
     assert findings["room for train.nyu"].status == "fail"
