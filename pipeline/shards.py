@@ -1,7 +1,8 @@
 """Look after stored data sets: ``python -m pipeline shards info|verify|repair|preview|export``.
 
-The data sets are all that the store holds, or those of a preset. Exit codes: 0 all is well, 1
-something is damaged, 2 a mistake in the command line, 5 the store fails.
+Without a preset, the data sets are the latest of each name that the store holds; ``--run`` chooses
+those of a run, ``--all`` older ones too. Exit codes: 0 all is well, 1 something is damaged, 2 a
+mistake in the command line, 5 the store fails.
 """
 
 import argparse
@@ -18,12 +19,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cluster.storage import ObjectStore, open_store
+from cluster.storage import ObjectStore
 from pipeline.arguments import Parser
-from pipeline.config import load_config, outputs_root, preset_names
-from pipeline.errors import PipelineError
+from pipeline.config import outputs_root, preset_names
+from pipeline.console import local_time
+from pipeline.data_sets import chosen_data_sets
+from pipeline.errors import PipelineError, UsageMistake
 from pipeline.output import console
-from pipeline.records import StageRecord, latest_record
+from pipeline.records import StageRecord
 from stages.artifacts import ShardSet
 from stages.shard import ShardConfig, raw_data
 from stages.shard_check import Damage, check, num_bytes
@@ -33,16 +36,10 @@ from stages.shard_view import contact_sheet, describe, export
 _MB = 1_000_000
 
 
-class UsageError(PipelineError):
-    """The command line asks for what is not there."""
-
-    exit_code = 2
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     options = _parser().parse_intermixed_args(arguments)
-    store, records = _data_sets(options)
+    store, records = chosen_data_sets(options)
     action: Callable[[argparse.Namespace, ObjectStore, Mapping[str, StageRecord]], int] = {
         "info": _info,
         "verify": _verify,
@@ -68,15 +65,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "preset",
         nargs="?",
-        help=f"the data sets of {', '.join(preset_names())} or a .toml file; left out: all that "
-        "the store holds",
+        help=f"{', '.join(preset_names())} or a .toml file: what was made last by its settings; "
+        "left out: the latest of each name",
     )
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="KEY=VALUE",
         help="such as store=s3://bucket/prefix",
     )  # fmt: skip
     parser.add_argument("--store", help="this store, whatever a preset says: a folder or s3://")
-    parser.add_argument("--dataset", help="this data set alone, such as nyu")
+    parser.add_argument(
+        "--run", default="", metavar="RUN", help="what this run used: RUN, RUN@ATTEMPT"
+    )
+    parser.add_argument("--all", action="store_true", help="all that the store holds, older too")
+    parser.add_argument("--dataset", help="data sets of this name alone, such as nyu")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--split", default="train", help="preview: the split (train)")
     parser.add_argument("--samples", type=_count, default=12, help="preview: how many (12)")
@@ -94,46 +95,17 @@ def _count(text: str) -> int:
     return count
 
 
-def _data_sets(options: argparse.Namespace) -> tuple[ObjectStore, dict[str, StageRecord]]:
-    """Find the store and the latest record of each of its sharded data sets."""
-    if options.store:
-        try:
-            store = open_store(options.store)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        nodes = _all_nodes(store)
-    elif options.preset is None or "=" in options.preset:
-        overrides = [options.preset, *options.overrides] if options.preset else []
-        store = open_store(load_config("demo", overrides).store)
-        nodes = _all_nodes(store)
-    else:
-        config = load_config(options.preset, options.overrides)
-        store, nodes = open_store(config.store), [f"shard.{name}" for name in config.shard]
-    found = {n.partition(".")[2]: r for n in nodes if (r := latest_record(store, n)) is not None}
-    if not found:
-        raise UsageError(
-            f"{store.url} has no sharded data set: run the pipeline first, or name the store "
-            "by --store or store=..."
-        )
-    if options.dataset and options.dataset not in found:
-        raise UsageError(
-            f"{store.url} has no data set {options.dataset!r}; it has {', '.join(found)}"
-        )
-    return store, {n: r for n, r in found.items() if options.dataset in (None, n)}
-
-
 def _shards(record: StageRecord) -> ShardSet:
     assert isinstance(record.artifact, ShardSet), "the record of a shard stage"
     return record.artifact
 
 
-def _all_nodes(store: ObjectStore) -> list[str]:
-    """Name the nodes whose data sets a store holds."""
-    return sorted({key.split("/")[1] for key in store.list_keys("records/shard.")})
-
-
 def _info(options: argparse.Namespace, store: ObjectStore, records: Mapping[str, Any]) -> int:
-    facts = [describe(store, _shards(r), _scratch()) for r in records.values()]
+    facts = [
+        {"name": name, "made_by": record.run_id, "finished_at": record.finished_at}
+        | describe(store, _shards(record), _scratch())
+        for name, record in records.items()
+    ]
     if options.json:
         _print_json(facts)
         return 0
@@ -141,7 +113,7 @@ def _info(options: argparse.Namespace, store: ObjectStore, records: Mapping[str,
     for fact in facts:
         low_m, high_m = fact["depth_range_m"]
         out.print(
-            f"[bold]{fact['dataset']}[/]: depth {low_m:g} to {high_m:g} m, "
+            f"[bold]{fact['name']}[/]: depth {low_m:g} to {high_m:g} m, "
             f"{'dense' if fact['dense'] else 'with holes'}, ground truth {fact['ground_truth']}, "
             f"{fact['num_skipped']} frames left out"
             + (", rendered scenes" if fact["rendered"] else "")
@@ -167,7 +139,10 @@ def _info(options: argparse.Namespace, store: ObjectStore, records: Mapping[str,
             )
         out.print(table)
         first = next(iter(fact["splits"].values()))
-        out.print(f"source   {first['dataset']}, {first['first_source']} first")
+        source = f"source   {first['dataset']}, {first['first_source']} first"
+        out.print(source, markup=False, soft_wrap=True)
+        made = f"made     by {fact['made_by']}, {local_time(fact['finished_at'])}"
+        out.print(made, markup=False, soft_wrap=True)
     return 0
 
 
@@ -207,7 +182,7 @@ def _preview(options: argparse.Namespace, store: ObjectStore, records: Mapping[s
     for name, record in records.items():
         shards = _shards(record)
         if options.split not in shards.splits:
-            raise UsageError(
+            raise UsageMistake(
                 f"{name} has no split {options.split!r}; it has {', '.join(shards.splits)}"
             )
         path = options.output or Path(f"{name}-{options.split}.png")
@@ -222,7 +197,7 @@ def _preview(options: argparse.Namespace, store: ObjectStore, records: Mapping[s
 
 def _export(options: argparse.Namespace, store: ObjectStore, records: Mapping[str, Any]) -> int:
     if options.output is None:
-        raise UsageError("--output FOLDER is missing: where to write to")
+        raise UsageMistake("--output FOLDER is missing: where to write to")
     for name, record in records.items():
         shards = _shards(record)
         total = sum(split.num_samples for split in shards.splits.values())
@@ -276,7 +251,7 @@ def _write(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}; set --output") from error
+        raise UsageMistake(f"{path} cannot be written: {error.strerror}; set --output") from error
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from cluster.local_store import LocalStore
 from densedepth.data import encode
 from pipeline import cli
 from pipeline.fingerprint import Fingerprint
-from pipeline.records import StageRecord, publish_record
+from pipeline.records import StageRecord, node_records, publish_record
+from pipeline.runs import RunState, StageState, leave_state
 from stages.artifacts import ShardSet
 from stages.shard import ShardConfig
 from stages.shard_view import contact_sheet
@@ -24,6 +25,20 @@ from tests.stages.raw_frames import write_data_set
 from tests.stages.test_shard_check import shard_all
 
 PROJECT = Path(__file__).resolve().parents[2]
+
+
+def record_of(config: ShardConfig, artifact: ShardSet, run_id: str, day: int) -> StageRecord:
+    return StageRecord(
+        node="shard.rooms",
+        fingerprint=Fingerprint(
+            code={}, config=config.deciding(), inputs={}, sources={}, libraries={}
+        ),
+        artifact=artifact,
+        seconds=1.0,
+        finished_at=f"2026-11-{day}T00:00:00+00:00",
+        run_id=run_id,
+        mlflow_run_id="y",
+    )
 
 
 @pytest.fixture
@@ -36,21 +51,10 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
     config = ShardConfig(
         format="nyu_densedepth", root=str(root), samples_per_shard=4, options=options
     )
-    fingerprint = Fingerprint(
-        code={}, config=config.model_dump(mode="json"), inputs={}, sources={}, libraries={}
-    )
-    record = StageRecord(
-        node="shard.rooms",
-        fingerprint=fingerprint,
-        artifact=shard_all(config, store, tmp_path),
-        seconds=1.0,
-        finished_at="2026-11-22T00:00:00+00:00",
-        run_id="x",
-        mlflow_run_id="y",
-    )
-    publish_record(store, record)
+    publish_record(store, record_of(config, shard_all(config, store, tmp_path), "x-1", 22))
     (tmp_path / "rooms.toml").write_text(
         f'[shard.rooms]\nformat = "nyu_densedepth"\nroot = "{root}"\n'
+        "samples_per_shard = 4\noptions = {val_fraction = 0.0}\n"
     )
     return store
 
@@ -227,3 +231,49 @@ def test_without_a_preset_all_data_sets_of_the_store_are_looked_after(store, tmp
 def test_a_wrong_number_of_samples_is_refused(text: str, capsys):
     assert main(["preview", "--samples", text]) == 2
     assert "--samples" in capsys.readouterr().err
+
+
+def test_older_data_sets_are_chosen_by_their_run_their_settings_or_all_at_once(
+    store, tmp_path: Path, capsys
+):
+    few = ShardConfig(
+        format="nyu_densedepth",
+        root=str(tmp_path / "raw"),
+        samples_per_shard=4,
+        options={"val_fraction": 0.0},
+        max_frames=3,
+    )
+    (older,) = node_records(store, "shard.rooms")
+    newer = record_of(few, shard_all(few, store, tmp_path), "y-2", 23)
+    publish_record(store, newer)
+    for record in (older, newer):
+        stage = StageState(status="done", fingerprint=record.fingerprint.digest())
+        state = RunState(
+            run_id=record.run_id, attempt=1, started_at=record.finished_at, owner="x", host="h",
+            pid=1, config={}, tags={}, chosen=(), stages={"shard.rooms": stage},
+        )  # fmt: skip
+        leave_state(store, state)
+
+    def samples(*words: str) -> dict[str, int]:
+        assert main(["info", "--json", *words]) == 0
+        return {f["made_by"]: f["splits"]["train"]["num_samples"] for f in printed(capsys)}
+
+    toml = str(tmp_path / "rooms.toml")
+    assert samples() == {"y-2": 3}
+    assert samples("--run", "x") == {"x-1": 8}
+    assert samples("--run", "y-2@1") == {"y-2": 3}
+    assert samples(toml) == {"x-1": 8}
+    assert samples(toml, "shard.rooms.max_frames=3") == {"y-2": 3}
+    assert samples("--all") == {"x-1": 8, "y-2": 3}
+    assert main(["verify", "--all"]) == 0
+    names = [f"rooms-{record.fingerprint.digest()[:8]}" for record in (older, newer)]
+    shown = capsys.readouterr()
+    assert [line.split(":")[0] for line in shown.out.splitlines()] == names
+    assert shown.err == ""
+    assert main(["verify"]) == 0
+    assert capsys.readouterr().err == "1 older data set left out: see --all, --run\n"
+    assert main(["info", toml, "shard.rooms.max_frames=2"]) == 2
+    told = capsys.readouterr().err
+    assert f"by the settings of {toml}, has no sharded data set; the store has 2 of rooms" in told
+    assert main(["info", toml, "--all"]) == 2
+    assert "give one of them" in capsys.readouterr().err
