@@ -51,6 +51,38 @@ WATCH = (
 )
 
 
+EARLY = """
+import importlib.abc, os, runpy, signal, sys
+
+class CtrlC(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "pipeline.config":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, CtrlC())
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""Presses Ctrl-C while a command's code is being imported."""
+
+
+@pytest.mark.parametrize("words", [["pipeline.run", "demo", "--json"], ["pipeline", "list"]])
+def test_ctrl_c_before_a_command_has_begun_ends_it_quietly(words, tmp_path: Path):
+    run = subprocess.run(
+        [sys.executable, "-c", EARLY, *words],
+        cwd=PROJECT,
+        env={"DEPTH_OUTPUTS": str(tmp_path / "outputs"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 130
+    assert run.stderr == "stopped before anything was begun\n"
+    if "--json" in words:
+        assert json.loads(run.stdout)["exit_code"] == 130
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--plan"], ["demo", "x.y=1"]])
 def test_help_plan_and_mistakes_import_nothing_heavy(arguments, tmp_path: Path):
     run = subprocess.run(
