@@ -28,7 +28,10 @@ def find_pictures(path: Path) -> list[Path]:
         return [path]
     found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
     if not found:
-        raise MissingDataError(f"no picture in {path}: give a folder with {', '.join(SUFFIXES)}")
+        raise MissingDataError(
+            f"no picture in {path}: give a folder with {', '.join(SUFFIXES)}; folders in it are "
+            "not searched"
+        )
     return found
 
 

@@ -220,8 +220,11 @@ def room_for(
         found = f"asks for {request}; the cluster must grow first, now {_total(nodes)}"
         return Finding("room", "warn", found)
     advice = "lower num_workers, cpus_per_worker or num_cpus, or take a larger cluster"
+    kinds_of_node = [*nodes, *(kind for kind, _ in grows)]
+    if request.bundle["GPU"] and not any(node["GPU"] for node in kinds_of_node):
+        advice = f"there is no GPU: set use_gpu = false or 'auto'; {advice}"
     if max(now, grown) == 0:
-        kinds = dict.fromkeys(_sum(kind) for kind in (*nodes, *(kind for kind, _ in grows)))
+        kinds = dict.fromkeys(_sum(kind) for kind in kinds_of_node)
         found = f"asks for {request}; no node has as much, only {' / '.join(kinds)}"
     else:
         found = f"asks for {request}; there is room for {max(now, grown)} of them at most"
@@ -275,7 +278,7 @@ def _sources(node: Node) -> Finding:
     if missing := [path for path, mark in marks.items() if mark == "missing"]:
         found = f"{len(missing)} of {len(marks)} files are missing, first {missing[0]}"
         return Finding(check, "warn", found, "the stage stops above max_bad_share")
-    found = f"{len(marks)} files"
+    found = f"{len(marks)} file{'s' if len(marks) != 1 else ''}"
     try:
         measured = _measured(config)
     except BadFrameError as error:
@@ -301,9 +304,9 @@ def _weights(wanted: Mapping[Encoder, Sequence[str]]) -> Iterator[Finding]:
         whose = f"for {', '.join(names)}"
         if found.problem:
             yield Finding(check, "fail", f"{whose}: {found.problem}")
-        elif not found.is_here:
-            text = f"{whose}: {found.place} is downloaded when a run begins"
-            advice = "where there is no network, put the file into torch's cache or give its path"
+        elif found.url:
+            text = f"{whose}: {found.url} is downloaded when a run begins"
+            advice = f"where there is no network, put it at {found.place}, or give its path"
             yield Finding(check, "warn", text, advice)
         else:
             yield Finding(check, "ok", f"{whose}: {found.place or 'random, none are loaded'}")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from cluster.errors import without_credentials
 from cluster.session import PROJECT_ROOT
 from pipeline.dag import Node
 from pipeline.errors import NotReady
@@ -23,6 +24,11 @@ class Encoder:
     weights: str
     weights_sha256: str | None
 
+    def __str__(self) -> str:
+        """The settings by which they are found in a configuration, without a URL's token."""
+        weights = without_credentials(self.weights.partition("?")[0])
+        return f"network.encoder = {self.encoder!r}, network.weights = {weights!r}"
+
     @property
     def is_certain(self) -> bool:
         """Whether nothing has to be looked for."""
@@ -34,13 +40,13 @@ class Found:
     """What was found of an encoder's weights.
 
     Attributes:
-        place: their file, or where they are to be downloaded from; empty for random weights.
-        is_here: whether nothing has to be downloaded.
+        place: their file; empty for random weights.
+        url: where the file is to be downloaded from; empty where it is here.
         problem: why training could not start; else empty.
     """
 
     place: str = ""
-    is_here: bool = True
+    url: str = ""
     problem: str = ""
 
 
@@ -81,11 +87,14 @@ def fetch_weights(nodes: Iterable[Node], say: Callable[[str], None]) -> None:
     """
     wanted = encoders_of(nodes)
     found = look(list(wanted))
-    if places := [f.place for f in found if not f.is_here]:
-        say(f"downloading {', '.join(dict.fromkeys(places))}")
+    if urls := [f.url for f in found if f.url]:
+        say(f"downloading {', '.join(dict.fromkeys(urls))}")
         found = look(list(wanted), download=True)
-    problems = {f.problem: names for f, names in zip(found, wanted.values(), strict=True)}
-    reasons = [f"{', '.join(names)}: {why}" for why, names in problems.items() if why]
+    reasons = [
+        f"{', '.join(names)}: {encoder}: {f.problem}"
+        for f, (encoder, names) in zip(found, wanted.items(), strict=True)
+        if f.problem
+    ]
     if reasons:
         raise NotReady(tuple(reasons))
 
@@ -117,7 +126,7 @@ def _look_here(encoder: Encoder, download: bool) -> Found:
     except WeightsError as error:
         return Found(problem=str(error))
     if isinstance(found, Download):
-        return Found(found.shown, is_here=False)
+        return Found(str(found.path), found.shown)
     return Found("" if found is None else str(found))
 
 

@@ -104,7 +104,8 @@ def places(store: ObjectStore, artifacts: Mapping[str, Any]) -> list[tuple[str, 
         whose = f"  ({artifact.dataset})" if len(networks) > 1 else ""
         found.append(("network", store.url_of(artifact.network.key) + whose))
     if "register" in artifacts:
-        found += [("model", model.uri or model.reason) for model in artifacts["register"].models]
+        for model in artifacts["register"].models:
+            found.append(("model", model.uri or f"{model.dataset}: {model.reason}"))
     return found
 
 

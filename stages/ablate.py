@@ -12,7 +12,7 @@ from cluster.services import Services
 from stages.artifacts import AblationTable, EpochRecord, ShardSet, Trial
 from stages.heartbeat import watched
 from stages.recipe import NetworkConfig, Recipe, weights_mark
-from stages.scaling import ScalingSettings, check_batch, check_cpus, use_gpu
+from stages.scaling import ScalingSettings, check_batch, check_cpus, check_samples, use_gpu
 from stages.study import SLIDES, Study, changed_recipe
 from stages.trainer import EPOCH_VIEW, TrainJob, make_trainer, run_trainer
 from stages.worker import train_worker
@@ -93,8 +93,8 @@ def run(config: AblateConfig, services: Services, shards: ShardSet) -> AblationT
     """Train every study with every seed and put their validation figures side by side.
 
     Raises:
-        ValueError: the settings ask for what the cluster does not have, or the protocol refers to
-            another kind of depth.
+        ValueError: the settings ask for what the cluster does not have, the protocol refers to
+            another kind of depth, or there are fewer frames than a batch has.
     """
     import ray.tune
 
@@ -105,6 +105,7 @@ def run(config: AblateConfig, services: Services, shards: ShardSet) -> AblationT
             f"{shards.dataset} has no validation split to compare studies on: set val_fraction "
             "above 0 in the reader's options"
         )
+    check_samples(config.recipe, config, shards)
     trials = [
         (name, seed, {**study.changes(config.recipe), "seed": seed})
         for name, study in {"baseline": Study(), **config.studies}.items()

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from cluster.resources import cluster_resources
+from stages.artifacts import ShardSet
 from stages.protocol_names import checked_protocol
 from stages.recipe import Recipe
 from stages.settings import Settings
@@ -102,6 +103,20 @@ def check_batch(recipe: Recipe, num_workers: int) -> None:
             f"{recipe.global_batch_size}: a worker would have no frame; use fewer workers, or a "
             "larger batch, which trains differently"
         )
+
+
+def check_samples(recipe: Recipe, scaling: ScalingSettings, shards: ShardSet) -> None:
+    """Check that the training frames fill a batch, before workers are waited for.
+
+    Raises:
+        ValueError: they do not.
+    """
+    from densedepth.data.order import num_batches
+
+    num_samples = shards.splits["train"].num_samples
+    num_batches(
+        min(num_samples, scaling.max_train_samples or num_samples), recipe.global_batch_size
+    )
 
 
 def check_cpus(needed: float, what: str) -> None:

@@ -10,7 +10,7 @@ from cluster.services import Services
 from stages.artifacts import Checkpoint, EpochRecord, ShardSet
 from stages.heartbeat import watched
 from stages.recipe import NetworkConfig, Recipe, weights_mark
-from stages.scaling import ScalingSettings, check_batch
+from stages.scaling import ScalingSettings, check_batch, check_samples
 from stages.trainer import EPOCH_VIEW, TrainJob, make_trainer, opened, run_trainer
 from stages.worker import train_worker
 
@@ -41,11 +41,12 @@ def run(config: TrainConfig, services: Services, shards: ShardSet) -> Checkpoint
     """Train a network.
 
     Raises:
-        ValueError: the settings ask for what the cluster does not have, or the protocol refers to
-            another kind of depth.
+        ValueError: the settings ask for what the cluster does not have, the protocol refers to
+            another kind of depth, or there are fewer frames than a batch has.
     """
     if config.protocol is not None:
         import_module(EPOCH_VIEW).require_truth(config.protocol, shards.ground_truth)
+    check_samples(config.recipe, config, shards)
     job = TrainJob(recipe=config.recipe, scaling=config.scaling, shards=shards)
     services.log_params({"recipe": config.recipe.model_dump(), "num_workers": config.num_workers})
     shards.log_use(services, ("train", "val"))

@@ -69,10 +69,12 @@ def test_a_run_downloads_weights_or_ends_with_all_that_cannot_be_loaded_before_i
     shown = capsys.readouterr()
     train, ablate = shown.err.splitlines()
     assert train.startswith(
-        f"train.nyu: {tmp_path}/other.pth does not fit the encoder mobilenet_v2"
+        "train.nyu: network.encoder = 'mobilenet_v2', "
+        f"network.weights = '{tmp_path}/other.pth': {tmp_path}/other.pth does not fit the encoder"
     )
     assert "Give the file of this encoder" in train
-    assert ablate.startswith("ablate.nyu: cannot download http://127.0.0.1/w.pth (")
+    assert ablate.startswith("ablate.nyu: network.encoder = 'mobilenet_v2', network.weights = ")
+    assert ": cannot download http://127.0.0.1/w.pth (" in ablate
     folder = tmp_path / "torch/hub/checkpoints"
     assert f"put the file at {folder}/w-0000000000000000.pth" in ablate
     assert "downloading http://127.0.0.1/w.pth, http://127.0.0.1/good.pth" in shown.out

@@ -100,7 +100,7 @@ def test_a_run_ends_with_where_its_network_report_and_models_are(tmp_path: Path)
         f"report   {folder}/r/a.html",
         f"network  {folder}/networks/one.safetensors",
         "model    models:/d/3",
-        "model    no better",
+        "model    kitti: no better",
         f"MLflow   make ui  (or: mlflow ui --backend-store-uri {config.tracking.uri})",
     ]
     artifacts["train.kitti"] = make_checkpoint(dataset="kitti")

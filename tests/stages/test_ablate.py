@@ -18,6 +18,7 @@ from stages.artifacts import ShardSet
 from stages.recipe import Recipe
 from stages.study import Study, changed_recipe
 from stages.trainer import EPOCH_VIEW
+from tests.stages.report_artifacts import make_shards
 from tests.stages.trained_here import RECIPE, make_services, small_shards, without_ray
 
 SHARDS = ShardSet(
@@ -41,6 +42,18 @@ SHARDS = ShardSet(
 def test_a_protocol_for_another_kind_of_depth_is_refused_before_anything_is_trained(run, config):
     with pytest.raises(ValueError, match=r"protocol kitti_eigen_garg is scored against .* nyu_dep"):
         run(config, cast(Any, None), SHARDS)
+
+
+@pytest.mark.parametrize(
+    ("run", "config", "of"),
+    [
+        (train.run, train.TrainConfig(recipe=Recipe(global_batch_size=500)), "487"),
+        (ablate.run, ablate.AblateConfig(max_train_samples=7), "7"),
+    ],
+)
+def test_fewer_frames_than_a_batch_are_refused_before_workers_are_waited_for(run, config, of):
+    with pytest.raises(ValueError, match=rf"^{of} training samples do not fill one batch of "):
+        run(config, cast(Any, None), make_shards())
 
 
 def test_what_scores_by_protocol_decides_the_table_where_a_protocol_is_set():
