@@ -25,6 +25,7 @@ from pipeline.errors import FINDINGS
 from pipeline.fingerprint import raw_sources
 from pipeline.output import print_json, print_table
 from pipeline.pretrained import Encoder, encoders_of, look
+from pipeline.ready import protocol_mistake
 from stages.shard import ShardConfig, unit_doubt
 from stages.shard_jobs import SPLITS, selected
 
@@ -85,6 +86,8 @@ def examine(config: PipelineConfig, say: Callable[[str], None]) -> Iterator[Find
         if isinstance(node.config, ShardConfig):
             say(f"looking for the data of {node.name} ...")
             yield _sources(node)
+        elif reason := protocol_mistake(graph, node):
+            yield Finding(f"protocol of {node.name}", "fail", reason)
     say("looking for the encoders' weights ...")
     yield from _weights(encoders_of(graph.values()))
 

@@ -14,9 +14,9 @@ from pipeline.console import duration_text
 from pipeline.dag import Node, build_graph
 from pipeline.errors import UsageMistake
 from pipeline.history import DIED, standing
-from pipeline.launch import check_sources
 from pipeline.output import console, print_table
 from pipeline.plan import make_plan
+from pipeline.ready import check_ready
 from pipeline.runs import load_run
 from pipeline.selection import upstream_of
 
@@ -58,7 +58,7 @@ def graph_verb(options: argparse.Namespace) -> int:
         }
         title = state.name
     else:
-        check_sources(graph, graph)
+        check_ready(graph, graph)
         plan = make_plan(graph, open_store(config.store), run_id=config.run_id())
         looks = {
             name: Look("would run" if d.runs else "up to date", d.reason + _took(d.last_seconds))

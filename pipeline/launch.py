@@ -5,25 +5,24 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
 from cluster.session import PROJECT_ROOT, open_session
 from cluster.storage import ObjectStore, open_store
-from densedepth.errors import DepthError
 from pipeline.config import PipelineConfig, load_config, outputs_root, parse_config
 from pipeline.console import RunDisplay
 from pipeline.dag import Node, build_graph
 from pipeline.driver import Driver
-from pipeline.errors import NotReady, UsageMistake
+from pipeline.errors import UsageMistake
 from pipeline.executor import Execution, run_stage
-from pipeline.fingerprint import raw_sources
 from pipeline.output import print_json
 from pipeline.plan import make_plan
+from pipeline.ready import check_ready
 from pipeline.results import plan_table, print_plan, print_results, results_table
 from pipeline.runs import RunState, load_attempts, load_run
-from pipeline.selection import Selection, select, upstream_of
+from pipeline.selection import Selection, select
 
 
 def run_verb(options: argparse.Namespace) -> int:
@@ -31,7 +30,7 @@ def run_verb(options: argparse.Namespace) -> int:
     config = load_config(options.preset, options.overrides)
     graph = build_graph(config)
     selection = selection_of(graph, options)
-    check_sources(graph, selection.chosen)
+    check_ready(graph, selection.chosen)
     forced = dict.fromkeys(sorted(selection.forced), f"again-{uuid.uuid4().hex[:8]}")
     return _drive(config, graph, selection.chosen, forced, options)
 
@@ -41,7 +40,7 @@ def plan_verb(options: argparse.Namespace) -> int:
     config = load_config(options.preset, options.overrides)
     graph = build_graph(config)
     selection = selection_of(graph, options)
-    check_sources(graph, selection.chosen)
+    check_ready(graph, selection.chosen)
     plan = make_plan(graph, open_store(config.store), selection, config.run_id())
     if options.json:
         print_json({"run": config.run_id(), "stages": plan_table(plan)})
@@ -73,7 +72,7 @@ def resume_verb(options: argparse.Namespace) -> int:
         )
     graph = build_graph(config)
     chosen = frozenset(state.chosen) & graph.keys()
-    check_sources(graph, chosen)
+    check_ready(graph, chosen)
     options.keep_going |= state.keep_going
     return _drive(config, graph, chosen, dict(state.forced), options)
 
@@ -109,23 +108,6 @@ def store_of(options: argparse.Namespace) -> ObjectStore:
         return open_store(options.store or str(outputs_root() / "store"))
     except ValueError as error:
         raise UsageMistake(f"--store: {error}") from error
-
-
-def check_sources(graph: Mapping[str, Node], chosen: Iterable[str]) -> None:
-    """Look for what the stages read outside the store, before anything runs.
-
-    Raises:
-        NotReady: with all that is not there.
-    """
-    reasons: dict[str, str] = {}
-    needed = upstream_of(graph, chosen)
-    for node in (node for name, node in graph.items() if name in needed):
-        try:
-            raw_sources(node)
-        except DepthError as error:
-            reasons.setdefault(str(error), node.name)
-    if reasons:
-        raise NotReady(tuple(f"{node}: {reason}" for reason, node in reasons.items()))
 
 
 def run_tags(config: PipelineConfig) -> dict[str, str]:

@@ -25,7 +25,7 @@ from stages.shard_writer import RawData, ShardResult, ShardWriter
 
 if TYPE_CHECKING:
     from densedepth.data.measured import MeasuredDepth
-    from densedepth.sample import Reader
+    from densedepth.sample import Reader, TruthKind
 
 FORMATS = ("nyu_densedepth", "nyu_labeled", "nyu_sync", "kitti_eigen", "image_pairs")
 """Names for checking settings without numpy; ``densedepth.data.formats`` has the readers."""
@@ -244,6 +244,15 @@ def sources(config: ShardConfig) -> dict[str, str]:
     """
     reader = _reader(config)
     return {} if config.synthetic else source_marks(reader, config.max_frames)
+
+
+def truth_kind(config: ShardConfig) -> TruthKind:
+    """Say what a data set's depth is, by its settings alone.
+
+    Raises:
+        DataError: an option of the reader does not exist.
+    """
+    return _reader(config).truth_kind
 
 
 def raw_data(config: ShardConfig, store: ObjectStore) -> RawData:

@@ -20,6 +20,7 @@ from densedepth.errors import (
 from pipeline import cli
 from pipeline.config import load_config
 from pipeline.dag import build_graph
+from pipeline.doctor import examine
 from pipeline.errors import (
     CodeEdited,
     ConfigMistakes,
@@ -246,6 +247,25 @@ def test_overrides_may_follow_options(capsys, monkeypatch, tmp_path: Path):
     monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path))
     assert main(["demo", "--plan", "train.nyu.recipe.epochs=5"]) == 0
     assert "train.nyu" in capsys.readouterr().out
+
+
+def test_a_protocol_for_another_kind_of_depth_shows_before_anything_runs(
+    capsys, monkeypatch, tmp_path: Path
+):
+    monkeypatch.setenv("DEPTH_OUTPUTS", str(tmp_path / "outputs"))
+    root = f"shard.nyu.root={write_data_set(tmp_path / 'raw', 16, 4)}"
+    words = ["nyu_small", root, "evaluate.nyu.protocol=nyu_eigen", "--to", "evaluate"]
+    reason = "protocol nyu_eigen is scored against nyu_raw_depths"
+    assert main(words) == 3
+    shown = capsys.readouterr().err
+    assert f"evaluate.nyu: {reason}" in shown
+    assert "but this data set's depth is nyu_depths: choose" in shown
+    assert not (tmp_path / "outputs").exists()
+    assert main([*words[:-1], "train", "--plan"]) == 0
+    findings = examine(load_config(words[0], words[1:3]), lambda text: None)
+    told = {f.check: f.found for f in findings if f.check.startswith("protocol")}
+    assert list(told) == ["protocol of evaluate.nyu"]
+    assert told["protocol of evaluate.nyu"].startswith(reason)
 
 
 def test_missing_weights_show_before_anything_runs(capsys, monkeypatch, tmp_path: Path):
