@@ -293,9 +293,14 @@ def _sources(node: Node) -> Finding:
     if measured.within < config.min_within_share:
         return Finding(check, "fail", unit_doubt(config, measured), _SEE_DATASETS)
     found += f"; {measured}"
+    if refused := measured.refused:
+        looked_at = measured.num_frames + len(refused)
+        found += f"; {len(refused)} of {looked_at} cannot be used, the first {refused[0]}"
     if skipped:
         first = f"{skipped[0].line!r}: {skipped[0].reason}"
-        found += f"; {len(skipped)} listed frames are left out, the first {first}"
+        what = "1 listed frame is" if len(skipped) == 1 else f"{len(skipped)} listed frames are"
+        found += f"; {what} left out, the first {first}"
+    if refused or skipped:
         return Finding(check, "warn", found, _SEE_DATASETS)
     return Finding(check, "ok", found)
 

@@ -25,6 +25,7 @@ class MeasuredDepth:
         median_m: half of them are nearer, metres.
         high_m: 1 in 100 is farther, metres.
         within: share of them, 0..1, inside the range that the network is asked for.
+        refused: why each of the frames cannot be read that was left out.
     """
 
     num_frames: int
@@ -32,6 +33,7 @@ class MeasuredDepth:
     median_m: float
     high_m: float
     within: float
+    refused: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return (
@@ -82,4 +84,5 @@ def measure_depth(
         )
     low_m, median_m, high_m = (float(m) for m in np.percentile(depths_m, (1, 50, 99)))
     within = float(np.mean((depths_m >= min_depth_m) & (depths_m <= max_depth_m)))
-    return MeasuredDepth(len(measured), low_m, median_m, high_m, within)
+    why = tuple(str(error) for error in refused)
+    return MeasuredDepth(len(measured), low_m, median_m, high_m, within, why)

@@ -173,6 +173,13 @@ def test_listed_frames_that_a_reader_leaves_out_are_counted(outputs, no_torch, t
     write_data_set(tmp_path, 16, 4)
     words = ("nyu_small", f"shard.nyu.root={tmp_path}")
     assert found(*words)["files of shard.nyu"].status == "ok"
+    broken = tmp_path / "data/nyu2_train/room_0001_out/3.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:40])
+    finding = found(*words)["files of shard.nyu"]
+    assert finding.status == "warn"
+    assert re.search(r"; 1 of 12 cannot be used, the first \S+3\.png: ", finding.found)
+    broken.write_bytes(whole)
     lists = tmp_path / "data/nyu2_train.csv"
     lists.write_text(lists.read_text() + "no comma\n" + lists.read_text().splitlines()[0] + "\n")
     finding = found(*words)["files of shard.nyu"]

@@ -47,7 +47,10 @@ def test_figures_are_those_of_all_measured_pixels_in_metres(tmp_path: Path, unit
 def test_frames_that_cannot_be_read_are_left_out_and_none_is_the_first_ones_error(tmp_path: Path):
     write_pairs(tmp_path)
     (tmp_path / "1.png").write_bytes(b"")
-    assert look(tmp_path, 0.001).num_frames == 3
+    found = look(tmp_path, 0.001)
+    assert found.num_frames == 3
+    (why,) = found.refused
+    assert "1.png: " in why
     for path in tmp_path.glob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(BadFrameError, match=r"0\.png: "):
