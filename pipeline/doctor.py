@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,10 +22,12 @@ from densedepth.errors import BadFrameError, DepthError, EmptySplitError
 from pipeline.config import PipelineConfig, load_config, outputs_root
 from pipeline.dag import Node, build_graph
 from pipeline.errors import FINDINGS
+from pipeline.finding import Finding
 from pipeline.fingerprint import raw_sources
 from pipeline.output import print_json, print_table
 from pipeline.pretrained import Encoder, encoders_of, look
 from pipeline.ready import protocol_mistake
+from pipeline.room import in_words, request_of, room_for, total
 from stages.shard import ShardConfig, unit_doubt
 from stages.shard_jobs import SPLITS, selected
 
@@ -35,16 +37,6 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "torchvision", "ray", "webdataset", "mlflow", "boto3", "numpy", "pydantic")
 LOW_DISK_GB = 20.0
 _SEE_DATASETS = "docs/datasets.md says what must be there"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check came to: ``ok``, ``warn`` (may be meant so) or ``fail`` (cannot work)."""
-
-    check: str
-    status: Literal["ok", "warn", "fail"]
-    found: str
-    advice: str = ""
 
 
 def doctor_verb(options: argparse.Namespace) -> int:
@@ -90,39 +82,6 @@ def examine(config: PipelineConfig, say: Callable[[str], None]) -> Iterator[Find
             yield Finding(f"protocol of {node.name}", "fail", reason)
     say("looking for the encoders' weights ...")
     yield from _weights(encoders_of(graph.values()))
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a stage asks for at once: equal bundles, each of them of one node.
-
-    Attributes:
-        num_bundles: the workers of a training; else 1.
-        bundle: CPUs and GPUs of each; a GPU that is only taken where there is one does not count.
-    """
-
-    num_bundles: int
-    bundle: Mapping[str, float]
-
-    def room_on(self, node: Mapping[str, float]) -> int:
-        """Return how many bundles a node can hold that does nothing else."""
-        return min(int(node[k] / wanted + 1e-9) for k, wanted in self.bundle.items() if wanted)
-
-    def __str__(self) -> str:
-        times = f"{self.num_bundles} times " if self.num_bundles > 1 else ""
-        return times + _sum(self.bundle)
-
-
-def request_of(node: Node) -> Request:
-    """Return what a stage asks for."""
-    config: Any = node.config
-    stage = node.name.partition(".")[0]
-    if stage in ("train", "ablate"):
-        bundle = {"CPU": config.cpus_per_worker, "GPU": float(config.use_gpu is True)}
-        return Request(max(1, config.num_workers), bundle)
-    if stage == "evaluate":
-        return Request(1, {"CPU": float(config.num_cpus), "GPU": float(config.use_gpu is True)})
-    return Request(1, {"CPU": 1.0, "GPU": 0.0})
 
 
 def _python() -> Finding:
@@ -188,8 +147,8 @@ def _ray(config: PipelineConfig, graph: Mapping[str, Node], num_gpus: int) -> It
             yield Finding("Ray", "fail", f"{address}: {error}", advice)
             return
         nodes, grows = facts["nodes"], facts["grows"]
-        found = f"{address}: Ray {facts['version']}, {len(nodes)} nodes, {_total(nodes)}"
-        kinds = ", ".join(f"{'any' if n < 0 else n} of {_sum(kind)}" for kind, n in grows)
+        found = f"{address}: Ray {facts['version']}, {len(nodes)} nodes, {total(nodes)}"
+        kinds = ", ".join(f"{'any' if n < 0 else n} of {in_words(kind)}" for kind, n in grows)
         yield Finding("Ray", "ok", found + (f"; grows to {kinds}" if kinds else ""))
     fits = True
     for name, node in graph.items():
@@ -199,47 +158,6 @@ def _ray(config: PipelineConfig, graph: Mapping[str, Node], num_gpus: int) -> It
             yield replace(finding, check=f"room for {name}")
     if fits:
         yield Finding("room", "ok", "every stage fits")
-
-
-def room_for(
-    request: Request,
-    nodes: Sequence[Mapping[str, float]],
-    grows: Sequence[tuple[Mapping[str, float], int]],
-) -> Finding | None:
-    """Say what keeps a cluster that does nothing else from holding a request; None if it has room.
-
-    Args:
-        request: what a stage asks for.
-        nodes: CPUs and GPUs of each node that there is.
-        grows: kinds of nodes that it may grow to, and how many of each; -1 = any number.
-    """
-    now = sum(request.room_on(node) for node in nodes)
-    grown = sum(
-        request.room_on(kind) * (request.num_bundles if most < 0 else most) for kind, most in grows
-    )
-    if now >= request.num_bundles:
-        return None
-    if grown >= request.num_bundles:
-        found = f"asks for {request}; the cluster must grow first, now {_total(nodes)}"
-        return Finding("room", "warn", found)
-    advice = "lower num_workers, cpus_per_worker or num_cpus, or take a larger cluster"
-    kinds_of_node = [*nodes, *(kind for kind, _ in grows)]
-    if request.bundle["GPU"] and not any(node["GPU"] for node in kinds_of_node):
-        advice = f"there is no GPU: set use_gpu = false or 'auto'; {advice}"
-    if max(now, grown) == 0:
-        kinds = dict.fromkeys(_sum(kind) for kind in kinds_of_node)
-        found = f"asks for {request}; no node has as much, only {' / '.join(kinds)}"
-    else:
-        found = f"asks for {request}; there is room for {max(now, grown)} of them at most"
-    return Finding("room", "fail", found, advice)
-
-
-def _total(nodes: Sequence[Mapping[str, float]]) -> str:
-    return _sum({k: sum(node[k] for node in nodes) for k in ("CPU", "GPU")})
-
-
-def _sum(resources: Mapping[str, float]) -> str:
-    return f"{resources['CPU']:g} CPUs, {resources['GPU']:g} GPUs"
 
 
 def _store(config: PipelineConfig) -> str:
@@ -264,7 +182,7 @@ def _disks() -> Iterator[Finding]:
         there = next((p for p in (place, *place.parents) if p.exists()), Path("/"))
         free_gb = shutil.disk_usage(there).free / 1e9
         advice = "" if free_gb >= least_gb else f"less than {least_gb:g} GB: free some space"
-        status: Literal["ok", "warn"] = "warn" if advice else "ok"
+        status: Literal[ok, warn] = "warn" if advice else "ok"
         yield Finding(check, status, f"{free_gb:.1f} GB free in {there}", advice)
 
 
