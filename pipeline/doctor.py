@@ -182,7 +182,7 @@ def _disks() -> Iterator[Finding]:
         there = next((p for p in (place, *place.parents) if p.exists()), Path("/"))
         free_gb = shutil.disk_usage(there).free / 1e9
         advice = "" if free_gb >= least_gb else f"less than {least_gb:g} GB: free some space"
-        status: Literal[ok, warn] = "warn" if advice else "ok"
+        status: Literal["ok", "warn"] = "warn" if advice else "ok"
         yield Finding(check, status, f"{free_gb:.1f} GB free in {there}", advice)
 
 
