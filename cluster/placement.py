@@ -19,11 +19,20 @@ def _has_actor(group: Any) -> bool:
     return bool(group.creator_actor_id) and not ray.ActorID(group.creator_actor_id).is_nil()
 
 
+def _is_of_a_run(group: Any) -> bool:
+    """Say whether it was made in this namespace, which runs have to themselves."""
+    import ray
+
+    return bool(group.ray_namespace == ray.get_runtime_context().namespace)
+
+
 def release_orphans() -> int:
     """Remove the placement groups whose maker, a training's controller, has died.
 
     Ray keeps them until the driver ends, and its own cleaner asks a dashboard, which a Ray of one
-    machine does not have: the stage's next try would wait for its own CPUs without end.
+    machine does not have: the stage's next try would wait for its own CPUs without end. What others
+    on the cluster made stays: an actor of theirs may have died and left its group to those who use
+    it.
 
     Returns:
         How many there were.
@@ -36,7 +45,7 @@ def release_orphans() -> int:
         group
         for group in _groups()
         # Of a task's group, a trial's for one, Ray says the same: it has no actor at all.
-        if group.creator_actor_dead and _has_actor(group)
+        if group.creator_actor_dead and _has_actor(group) and _is_of_a_run(group)
     ]
     for group in orphans:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
@@ -100,7 +109,7 @@ def _others_groups() -> list[Any]:
 
 def does_another_use(name: str) -> bool:
     """Say whether another actor asks under this name, or holds what it asked for."""
-    return any(group.name == name for group in _others_groups())
+    return any(group.name == name and _is_of_a_run(group) for group in _others_groups())
 
 
 def does_another_wait() -> bool:

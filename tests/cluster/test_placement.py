@@ -1,5 +1,7 @@
 """Groups of dead actors are given back, and no others; what room an actor has, and asks for."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -7,6 +9,7 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table
 
+from cluster import placement
 from cluster.placement import (
     Asked,
     does_another_use,
@@ -155,3 +158,42 @@ def test_of_all_actors_one_at_a_time_asks_under_a_name_and_the_others_see_it(sma
     release_orphans()
     assert tell(first, "ask", [1.0], "grows")
     ray.kill(first)
+
+
+OTHERS = """
+import sys
+import ray
+from ray.util.placement_group import placement_group
+ray.init(address=sys.argv[1], namespace="theirs", log_to_driver=False)
+class Maker:
+    def make(self, name):
+        ray.get(placement_group([{"CPU": 0.1}], name=name).ready())
+dead, living = (ray.remote(num_cpus=0)(Maker).remote() for _ in range(2))
+ray.get([dead.make.remote("left"), living.make.remote("grows")])
+ray.kill(dead)
+print("made", flush=True)
+sys.stdin.read()
+"""
+"""A program that is no run of ours, on the same cluster: an actor of it left a group to others."""
+
+
+def test_what_others_on_the_cluster_made_is_not_given_back_nor_is_their_name_ours(small_ray):
+    command = [sys.executable, "-c", OTHERS, ray.get_runtime_context().gcs_address]
+    release_orphans()
+    with subprocess.Popen(
+        command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as others:
+        assert others.stdout is not None
+        assert "made\n" in others.stdout
+        for _ in range(100):  # that its maker has died becomes known a moment later
+            theirs = {group.name: group for group in placement._groups() if group.name}
+            if theirs["left"].creator_actor_dead:
+                break
+            time.sleep(0.1)
+        assert theirs["left"].creator_actor_dead
+        assert not theirs["grows"].creator_actor_dead
+        assert release_orphans() == 0
+        found = {entry["name"]: entry["state"] for entry in placement_group_table().values()}
+        assert found["left"] == "CREATED"
+        assert not does_another_use("grows")
+        others.communicate("", timeout=60)
