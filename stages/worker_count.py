@@ -5,6 +5,7 @@ the elastic one asks for workers that cannot start, in vain, and ends workers th
 below its least number it waits without end, whatever the limit.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +25,8 @@ SAY_EVERY_S = 5.0
 SETTLE_S = 10.0
 """Seconds for which room for too few workers stays the same, before a training makes do with it:
 the CPUs of workers that have just ended come back one after another, as new nodes come."""
-SETTLE_TIMES = 3
-"""Times as long a training waits for more where room changes all the time, but is enough."""
+ENOUGH_S = 30.0
+"""Seconds of room that changes all the time, but is enough, before a training makes do with it."""
 ASK_S = 15.0
 """Seconds for which a training that runs asks for one more worker: an autoscaler looks every five.
 Without end, it would take what another frees for a moment, to start anew with more."""
@@ -88,14 +89,13 @@ class WorkerCount:
             self._enough_since_s = now_s
         if room != self._room:
             self._room, self._room_since_s = room, now_s
-        waited_s = now_s - self._waits_since_s
-        settle_s = SETTLE_S
+        waited_s, half_s = now_s - self._waits_since_s, math.inf
         if self.max_wait_s is not None:
             if waited_s > self.max_wait_s:
                 raise NoRoom(self.where, f"waited {waited_s / 60:.1f} min {self.wish(nodes)}")
-            settle_s = min(settle_s, self.max_wait_s / 2)
-        is_settled = now_s - self._room_since_s >= settle_s
-        is_enough_for_long = now_s - self._enough_since_s >= SETTLE_TIMES * settle_s
+            half_s = self.max_wait_s / 2
+        is_settled = now_s - self._room_since_s >= min(SETTLE_S, half_s)
+        is_enough_for_long = now_s - self._enough_since_s >= min(ENOUGH_S, half_s)
         if room >= self.most or (room >= self.least and (is_settled or is_enough_for_long)):
             return min(room, self.most)
         return 0

@@ -154,6 +154,7 @@ def test_of_all_actors_one_at_a_time_asks_under_a_name_and_the_others_see_it(sma
         if tell(first, "sees") == (False, False):
             break
         time.sleep(0.1)
+    assert tell(first, "sees") == (False, False)
     assert not tell(first, "ask", [1.0], "grows"), "Ray keeps the name until it is given back"
     release_orphans()
     assert tell(first, "ask", [1.0], "grows")

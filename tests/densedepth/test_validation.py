@@ -51,6 +51,17 @@ def test_a_validation_in_the_middle_of_training_changes_nothing_of_the_network()
     assert all(not torch.equal(changed[name], before[name]) for name in statistics)
 
 
+def test_the_moving_average_is_validated_where_there_is_one():
+    averaged, plain = make_learner(ema_decay=0.5), make_learner()
+    for learner in (averaged, plain):
+        learner.train_step(batch(1))
+    plain.network.load_state_dict(averaged.ema.state_dict())
+    split = split_of([batch(2)])
+    assert validate(averaged, split) == validate(plain, split)
+    plain.network.load_state_dict(averaged.network.state_dict())
+    assert validate(averaged, split) != validate(plain, split)
+
+
 def test_without_a_split_there_are_no_figures():
     assert validate(make_learner(), NO_VALIDATION) == {}
 
@@ -111,6 +122,7 @@ def test_a_training_that_is_interrupted_in_a_validation_does_not_begin_it_anew()
     first, second = make_learner(), make_learner()
     (state,) = train(first, 2, val=split, save_at={None}, stop=True)["states"]
     assert (state["step"], state["epoch"], state["progress"]["validated"]) == (3, 0, 1)
+    assert state["progress"]["seconds"] > 0
     second.load_state(state)
     told = train(second, 2, val=split)
     assert told["validated"] == [(n, 4) for n in (2, 3, 1, 2, 3)]

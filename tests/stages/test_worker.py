@@ -82,6 +82,22 @@ def test_as_many_processes_read_as_are_asked_for(job, monkeypatch):
     assert asked == [("TrainBatches", 8, 2), ("ValidationBatches", 2, 2)]
 
 
+def test_a_validation_goes_on_where_it_was_for_losses_and_a_protocols_figures_alike(job):
+    made, services, _ = job({**RECIPE, "global_batch_size": 2}, protocol="whole_image")
+    run = _Run(made, services, torch.device("cpu"))
+    run.begin()
+    run.world_size = 2
+    split = run.validation()
+    assert (split.num_samples, split.round_size) == (4, 2)
+    keys = [
+        [[key for batch in split.batches(n) for key in batch.keys] for n in (0, 2)],
+        [[key for scored in split.scored(n) for key, _ in scored] for n in (0, 2)],
+    ]
+    assert keys[0] == keys[1]
+    assert len(keys[0][0]) == 2, "of each round the first one"
+    assert keys[0][0][1:] == keys[0][1]
+
+
 def test_how_far_a_validation_is_can_be_seen_and_is_saved(job, monkeypatch):
     made, services, told = job({**RECIPE, "global_batch_size": 1}, protocol="whole_image")
     shown = []

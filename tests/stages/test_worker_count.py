@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cluster.errors import NoRoom
-from stages.worker_count import ASK_S, SETTLE_S, SETTLE_TIMES, WorkerCount
+from stages.worker_count import ASK_S, ENOUGH_S, SETTLE_S, WorkerCount
 
 CPU = {"CPU": 1.0}
 
@@ -51,14 +51,14 @@ def test_a_training_makes_do_with_fewer_when_no_more_have_come_for_a_while():
 def test_room_that_is_enough_and_changes_without_end_is_taken_in_the_end():
     waiting, enough_s = count(max_wait_s=600.0), 100.0
     assert waiting.start(nodes(1), now_s=0.0) == 0
-    seconds = [enough_s + s for s in range(0, int(SETTLE_TIMES * SETTLE_S), 5)]
+    seconds = [enough_s + s for s in range(0, int(ENOUGH_S), 5)]
     rooms = [2 + i % 2 for i in range(len(seconds))]
     started = [waiting.start(nodes(*[1] * room), s) for room, s in zip(rooms, seconds, strict=True)]
     assert started == [0] * len(rooms)
     assert waiting.start(nodes(1), seconds[-1] + 1) == 0, "too few: it begins anew"
     assert waiting.start(nodes(2), seconds[-1] + 2) == 0
-    assert waiting.start(nodes(3), seconds[-1] + 2 + SETTLE_TIMES * SETTLE_S - 1) == 0
-    assert waiting.start(nodes(2), seconds[-1] + 2 + SETTLE_TIMES * SETTLE_S) == 2
+    assert waiting.start(nodes(3), seconds[-1] + 2 + ENOUGH_S - 1) == 0
+    assert waiting.start(nodes(2), seconds[-1] + 2 + ENOUGH_S) == 2
 
 
 def test_a_training_of_a_fixed_size_waits_for_all_of_its_workers():
@@ -82,9 +82,10 @@ def test_a_wait_ends_with_what_was_asked_for_and_what_there_is(least):
 
 
 def test_a_short_wait_leaves_time_to_start_with_fewer():
-    waiting = count(max_wait_s=4.0)
+    waiting, changing = count(max_wait_s=4.0), count(max_wait_s=4.0)
     assert waiting.start(nodes(2), now_s=0.0) == 0
     assert waiting.start(nodes(2), now_s=2.0) == 2
+    assert [changing.start(nodes(2 + s % 2), now_s=float(s)) for s in range(3)] == [0, 0, 2]
 
 
 def test_room_that_ray_does_not_give_is_not_asked_for_without_end():
