@@ -94,7 +94,7 @@ class WorkerCount:
             if waited_s > self.max_wait_s:
                 raise NoRoom(self.where, f"waited {waited_s / 60:.1f} min {self.wish(nodes)}")
             half_s = self.max_wait_s / 2
-        is_settled = now_s - self._room_since_s >= min(SETTLE_S, half_s)
+        is_settled = now_s - self._room_since_s >= SETTLE_S
         is_enough_for_long = now_s - self._enough_since_s >= min(ENOUGH_S, half_s)
         if room >= self.most or (room >= self.least and (is_settled or is_enough_for_long)):
             return min(room, self.most)
