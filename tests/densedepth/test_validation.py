@@ -107,6 +107,35 @@ def test_a_validation_that_is_interrupted_after_any_round_has_the_same_figures(m
         assert rest.figures() == expected
 
 
+def test_a_validation_that_is_interrupted_after_every_round_has_the_same_figures():
+    expected, saved = validate(make_learner(), scored_split()), []
+    learner = make_learner()
+    for _ in range(3):
+        validation = Validation(learner, scored_split())
+        num_done = next(validation.rounds())
+        validation.note(num_done)
+        state = learner.state()
+        saved.append((num_done, len(state["progress"]["found"]["losses"])))
+        learner = make_learner()
+        learner.load_state(state)
+    assert saved == [(2, 1), (4, 2), (6, 3)]
+    assert validate(learner, scored_split()) == expected
+
+
+def test_a_rank_whose_frames_end_a_round_before_the_others_goes_through_the_last_one_too():
+    """Three samples in rounds of two: what a second rank has of them is in the first round."""
+
+    def scored(first: int):
+        yield from ([frame(1)] for _ in range(first, 2, 2))
+
+    split = ValidationSplit(
+        3, 2, lambda first: [batch(1, 1)], scored, lambda: MetricTable("whole_image")
+    )
+    validation = Validation(make_learner(), split)
+    assert list(validation.rounds()) == [2]
+    assert validation.figures()["abs_rel"] == pytest.approx(0.11, rel=1e-5)
+
+
 def test_a_protocols_figures_take_the_place_of_those_at_the_networks_size():
     found = validate(make_learner(), scored_split())
     ratios = [1.1 + n / 100 for n in range(7) if n % 3 != 2]

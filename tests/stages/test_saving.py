@@ -79,6 +79,18 @@ def test_short_steps_are_looked_at_every_tenth(now, monkeypatch):
     assert looks == pytest.approx([0.01, 0.11, 0.21])
 
 
+def test_a_validations_rounds_are_looked_at_as_steps_are(now, monkeypatch):
+    looks = []
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: looks.append(now.time_s))
+    clock, due = SaveClock(4, 20.0, 10, 1), []
+    for number in range(1, 25):
+        now.time_s += 1.0
+        if clock.is_due(None):
+            due.append(number)
+    assert looks == [1.0, 6.0, 11.0, 16.0, 21.0]
+    assert due == [21]
+
+
 def test_neither_steps_nor_time_means_epochs_only(now):
     clock = SaveClock(None, None, 5, 1)
     now.time_s = 1e6

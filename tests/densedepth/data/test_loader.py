@@ -86,6 +86,8 @@ def test_validation_reads_each_sample_once_in_rounds_whatever_the_number_of_work
 def test_a_split_smaller_than_the_number_of_ranks_leaves_some_without(tmp_path: Path):
     shards = write_shards(tmp_path, [[picture(0)]])
     assert validation_rounds(shards, 3)[0] == [["s00"]]
+    lengths = [len(ValidationBatches(shards, rank, 3, 4, (32, 64))) for rank in range(3)]
+    assert lengths == [1, 0, 0], "no batch rather than an empty one"
     assert [sample.key for sample in read_samples(shards)] == ["s00"]
 
 
