@@ -212,7 +212,8 @@ def counted_trainer(count: WorkerCount, say: Callable[[str], None], **settings: 
                 return ResizeDecision(num_workers, dict(count.each))
             self._ask(0 if is_another_growing else count.wanted(0, now_s))
             if now_s - self.said_s > SAY_EVERY_S:
-                say(f"waiting {count.wish(nodes)}")
+                wish = "until another training has grown" if is_another_growing else ""
+                say(f"waiting {wish or count.wish(nodes)}")
                 self.said_s = now_s
             time.sleep(POLL_S)  # Ray asks again at once
             return NoopDecision()

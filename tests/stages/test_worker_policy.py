@@ -60,13 +60,15 @@ def test_a_training_that_grows_lets_others_withdraw_what_they_wait_for_first(pol
     assert cluster.asked == (1, "")
 
 
-def test_while_one_grows_others_neither_start_nor_grow_nor_ask(policy, cluster):
+def test_while_one_grows_others_neither_start_nor_grow_nor_ask(policy, cluster, capsys):
     cluster.grows_elsewhere = True
     cluster.asked = (1, "")
     assert decide(policy, num_running=2) == 0
     assert cluster.asked == (0, "")
     cluster.asked = (1, "")
+    capsys.readouterr()
     assert decide(policy) == 0
+    assert capsys.readouterr().out == "waiting until another training has grown\n"
     assert cluster.asked == (0, "")
     cluster.grows_elsewhere = False
     assert decide(policy) == 4
