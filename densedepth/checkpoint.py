@@ -1,6 +1,5 @@
 """A trained network in one file: weights as safetensors, and in the header what their use takes."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +12,7 @@ from densedepth.depth_range import DepthRange
 from densedepth.errors import WeightsError
 from densedepth.model import DenseDepth
 from densedepth.network_header import NetworkHeader, parse_network_header
+from densedepth.whole_file import write_whole
 
 
 @runtime_checkable
@@ -64,7 +64,7 @@ def save_network(
     tensors = {name: value.contiguous() for name, value in found.items()}
     content = safetensors.torch.save(tensors, header.to_metadata())
     if isinstance(path_or_file, str | Path):
-        _write_whole(Path(path_or_file), content)
+        write_whole(Path(path_or_file), content)
     else:
         path_or_file.write(content)
 
@@ -96,12 +96,3 @@ def load_network(
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"{name} is damaged or of another version: {error}") from error
     return model.eval(), depth_range, header.extra
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

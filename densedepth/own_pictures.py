@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from densedepth.errors import BadFrameError, MissingDataError
 from densedepth.pictures import depth_view, to_png
+from densedepth.whole_file import write_whole
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Endings of the pictures that a folder is searched for."""
@@ -74,16 +75,6 @@ def write_depth(
     metres, view = start.with_name(f"{start.name}.npy"), start.with_name(f"{start.name}.depth.png")
     array = io.BytesIO()  # np.save into a file hides why a write fell short
     np.save(array, depth_m)
-    _write(metres, array.getvalue())
-    _write(view, to_png(depth_view(picture, depth_m)))
+    write_whole(metres, array.getvalue())
+    write_whole(view, to_png(depth_view(picture, depth_m)))
     return metres, view
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

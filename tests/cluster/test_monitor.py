@@ -7,6 +7,14 @@ from cluster.monitor import Beat, Monitor, MonitorHandle
 from cluster.tracking import TrackingConfig
 
 
+@pytest.fixture
+def now(monkeypatch) -> list[float]:
+    """The time, in its only place."""
+    seconds = [0.0]
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: seconds[0])
+    return seconds
+
+
 def test_trials_speak_beside_their_stages_count():
     handle = MonitorHandle(Monitor(TrackingConfig()), remote=False)
     handle.progress("ablate.nyu", 1, 4, "trials")
@@ -15,9 +23,7 @@ def test_trials_speak_beside_their_stages_count():
     assert (shown.done, shown.total, shown.text) == (1, 4, "baseline: 3/8 steps")
 
 
-def test_another_unit_starts_another_clock(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(monitor.time, "monotonic", lambda: now[0])
+def test_another_unit_starts_another_clock(now):
     mine = Monitor(TrackingConfig())
     mine.progress("shard.nyu", 1, 600, "scenes", "")
     now[0] = 60.0
@@ -27,9 +33,7 @@ def test_another_unit_starts_another_clock(monkeypatch):
     assert mine.snapshot()["shard.nyu"].eta_s() == pytest.approx(18.0)
 
 
-def test_words_move_the_clock_and_a_ranks_silence_is_counted(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(monitor.time, "monotonic", lambda: now[0])
+def test_words_move_the_clock_and_a_ranks_silence_is_counted(now):
     mine = Monitor(TrackingConfig())
     mine.progress("ablate.nyu", 0, 4, "trials", "")
     mine.progress("ablate.nyu", 1, 4, "trials", "")
@@ -40,9 +44,7 @@ def test_words_move_the_clock_and_a_ranks_silence_is_counted(monkeypatch):
     assert mine.beats("key")[3].silent_s == 60.0
 
 
-def test_a_resumed_training_promises_time_by_what_it_did_itself(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(monitor.time, "monotonic", lambda: now[0])
+def test_a_resumed_training_promises_time_by_what_it_did_itself(now):
     mine = Monitor(TrackingConfig())
     mine.progress("train.nyu", 90, 100, "steps", "")
     now[0] = 10.0

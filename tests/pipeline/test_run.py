@@ -67,16 +67,21 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """Presses Ctrl-C while a command's code is being imported."""
 
 
-@pytest.mark.parametrize("words", [["pipeline.run", "demo", "--json"], ["pipeline", "list"]])
-def test_ctrl_c_before_a_command_has_begun_ends_it_quietly(words, tmp_path: Path):
-    run = subprocess.run(
-        [sys.executable, "-c", EARLY, *words],
+def python(code: str, words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run code with these arguments, with outputs of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
         cwd=PROJECT,
-        env={"DEPTH_OUTPUTS": str(tmp_path / "outputs"), "PATH": "/usr/bin:/bin"},
+        env={"DEPTH_OUTPUTS": str(folder / "outputs"), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize("words", [["pipeline.run", "demo", "--json"], ["pipeline", "list"]])
+def test_ctrl_c_before_a_command_has_begun_ends_it_quietly(words, tmp_path: Path):
+    run = python(EARLY, words, tmp_path)
     assert run.returncode == 130
     assert run.stderr == "stopped before anything was begun\n"
     if "--json" in words:
@@ -86,14 +91,8 @@ def test_ctrl_c_before_a_command_has_begun_ends_it_quietly(words, tmp_path: Path
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--plan"], ["demo", "x.y=1"]])
 def test_help_plan_and_mistakes_import_nothing_heavy(arguments, tmp_path: Path):
-    run = subprocess.run(
-        [sys.executable, "-c", WATCH, *arguments],
-        cwd=PROJECT,
-        env={"DEPTH_OUTPUTS": str(tmp_path / "outputs"), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    run = python(WATCH, arguments, tmp_path)
+    assert run.returncode == 0, run.stderr
     expected = 2 if arguments[-1] == "x.y=1" else 0
     assert f"HEAVY [] {expected}" in run.stdout
     assert not any(tmp_path.iterdir())
